@@ -3,7 +3,7 @@
  * segment: a WAL object of the archive: a zstd skippable frame (RFC 8878, 3.1.2) that holds our
  * header, then one zstd frame with content checksum. Its content is the bytes of the -wal file as
  * SQLite wrote them: frames first..last, preceded by the 32-byte WAL header when first is 1. So
- * `zstd -dc <wal_no>/*` in name order is that WAL file.
+ * `zstd -dc` over the objects of a WAL in name order is that WAL file.
  *
  * A segment holds whole transactions, except where one is larger than SEGMENT_CONTENT_BYTES_MAX: it
  * is cut, flag SEGMENT_CONTINUED says that the object ends inside a transaction, and then
