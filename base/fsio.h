@@ -47,7 +47,7 @@ RC_MUST_CHECK enum rc fsio_sync_dir(const char *path, struct err *err);
 RC_MUST_CHECK enum rc fsio_sync_file(const char *path, struct err *err);
 
 /*
- * Writes `path` as a whole or not at all: temporary name beside it (suffix ".tmp-<pid>-<n>"),
+ * Writes `path` as a whole or not at all: temporary name beside it (suffix ".tmp-<pid>-<8 hex>"),
  * write, with `durable` fsync of the file, rename, with `durable` fsync of the directory.
  */
 RC_MUST_CHECK enum rc fsio_replace_file(const char *path, const void *bytes, size_t count,
