@@ -10,16 +10,11 @@ CC := gcc
 endif
 FLAVOUR ?= release
 WERROR  ?=
-PORT    ?= 8080
-COMPOSE ?= compose/compose.yaml
-STACK   ?=
-N       ?=
 SECONDS ?= 60
 PREFIX  ?= /usr/local
-DESTDIR ?=
 JOBS    ?= $(shell nproc)
-PYTEST  ?= /usr/bin/python3 -m pytest
-export PORT COMPOSE STACK COMPOSE_CMD MINIO_IMAGE N
+# Read by the scripts, where they are set: how the stack runs (compose/stack.sh).
+export PORT COMPOSE STACK COMPOSE_CMD MINIO_IMAGE SERVER_IMAGE N
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -78,15 +73,19 @@ REPLICATOR := $(call objs,replicator/*.c)
 RESTORER   := $(call objs,restorer/*.c,restorer/restore_main.c)
 SERVER     := $(call objs,server/*.c,server/server_main.c)
 # ROOM="base archive" T="test_codec" links and runs less: for work on one room while another is broken.
-ROOM       ?= BASE ARCHIVE REPLICATOR RESTORER SERVER
+ROOM       ?= BASE ARCHIVE REPLICATOR RESTORER SERVER DOOR
+DOOR       := $(call objs,door/*.c,door/door_main.c)
+ALL_ROOMS  := $(BASE) $(ARCHIVE) $(REPLICATOR) $(RESTORER) $(SERVER) $(DOOR)
 ROOMS      := $(foreach r,$(ROOM),$($(shell echo $r | tr a-z A-Z)))
 
-PROGRAMS := $(if $(wildcard server/server_main.c),server) $(if $(wildcard restorer/restore_main.c),restore) \
-            $(if $(wildcard server/door/*.c),door) $(if $(wildcard tests/bench/openloop*.c),openloop)
+PROGRAMS := $(if $(wildcard server/server_main.c),server) \
+            $(if $(wildcard restorer/restore_main.c),restore) \
+            $(if $(wildcard door/door_main.c),door) \
+            $(if $(wildcard tests/bench/openloop*.c),openloop)
 
-$B/bin/server:   $(ROOMS) $(call objs,server/server_main.c)
+$B/bin/server:   $(ALL_ROOMS) $(call objs,server/server_main.c)
 $B/bin/restore:  $(BASE) $(ARCHIVE) $(RESTORER) $(call objs,restorer/restore_main.c)
-$B/bin/door:     $(BASE) $(call objs,server/door/*.c)
+$B/bin/door:     $(BASE) $(DOOR) $(call objs,door/door_main.c)
 $B/bin/openloop: $(BASE) $(call objs,tests/bench/openloop*.c)
 $(PROGRAMS:%=$B/bin/%):
 	@mkdir -p $(@D)
@@ -102,10 +101,10 @@ $B/obj/%.o: %.c $B/flags
 	$(CC) $(COMPILE) $(if $(WERROR),-Werror) -MMD -MP -c -o $@ $<
 
 # Rewritten only when the flags differ, and every object depends on it.
+$B/flags: export FLAGS_NOW = $(COMPILE)
 $B/flags: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' "$$(printf '%s' '$(subst ','\'',$(COMPILE))')" | cmp -s - $@ || \
-	    printf '%s\n' '$(subst ','\'',$(COMPILE))' >$@
+	@echo "$$FLAGS_NOW" | cmp -s - $@ || echo "$$FLAGS_NOW" >$@
 
 # ---- test programs: one per file, linked with every room and the helpers beside them ----
 UNIT_SRC   := $(sort $(wildcard tests/unit/test_*.c tests/fault/fault_*.c tests/fault/crash_*.c))
@@ -127,22 +126,98 @@ $(FUZZ_NAMES:%=$B/tests/fuzz/%): $B/tests/fuzz/%: $B/obj/tests/fuzz/%.o $(ROOMS)
 
 .SECONDARY:
 -include $(patsubst %.o,%.d,$(call objs,base/*.c archive/*.c replicator/*.c restorer/*.c server/*.c \
-    server/door/*.c tests/unit/*.c tests/fault/*.c tests/fuzz/*.c tests/bench/*.c))
+    door/*.c tests/unit/*.c tests/fault/*.c tests/fuzz/*.c tests/bench/*.c))
 
-# ---- targets ----
+# ---- targets; the text behind ## is what `make` alone prints ----
 .PHONY: help FORCE
 help: ## this list
-	@sed -n 's/^\([a-z][a-z_.-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "  make %-22s %s\n", $$1, $$2}'
+	@awk -F ':.*## ' '/^[a-z][a-z_.-]*:.*## /{printf "  make %-22s %s\n", $$1, $$2}' Makefile
 FORCE:
 
-.PHONY: build
-build: $(if $(filter release,$(FLAVOUR)),$(PROGRAMS:%=bin/%),$(PROGRAMS:%=$B/bin/%)) ## the programs, into bin/ (FLAVOUR= debug, asan, tsan: build/CC-FLAVOUR/bin/)
+.PHONY: build run demo
+build: $(if $(filter release,$(FLAVOUR)),$(PROGRAMS:%=bin/%),$(PROGRAMS:%=$B/bin/%)) ## the programs, into bin/ (FLAVOUR=debug, asan, tsan: build/CC-FLAVOUR/bin/)
+run: ## the server natively, in the foreground, on ./data and ./backup
+	@.ci/deps build
+	@$(MAKE) -s -j$(JOBS) build
+	HARVEY_LISTEN=$${HARVEY_LISTEN:-127.0.0.1:$${PORT:-8080}} exec bin/server
+demo: ## the whole story natively, asserted: write, kill, wipe, restore, compare
+	@.ci/deps test
+	@$(MAKE) -s -j$(JOBS) build
+	@tests/demo.sh bin
 
-.PHONY: unit-build unit
+.PHONY: up down logs ps hammer status disaster restore release rolling-release
+up: ## starts the stack (COMPOSE=NAME, STACK=native, PORT=8080) and waits until it is healthy
+down: ## stops the stack; its volumes stay
+logs: ## the stack's log
+ps: ## the stack's processes
+hammer: ## ten seconds of load, then the rows written and the lag
+status: ## rows, role, lag
+disaster: ## kills every server and deletes its data; the backup stays
+restore: ## ./restore --to-latest, then the server again
+release: ## recreates the server every 2 s, until Ctrl-C or N= rounds
+rolling-release: ## the same, one sibling after the other
+up down logs ps hammer status disaster restore release rolling-release:
+	@compose/stack.sh $@
+
+.PHONY: unit-build unit test check
 unit-build: $(UNIT) $(REPLAY)
-unit: unit-build ## unit tests of this CC and FLAVOUR alone (T=test_x: one program)
-	@set -e; for t in $(UNIT); do echo "== $$t"; $$t; done
+unit: unit-build ## unit tests alone (T=test_x: one program, ROOM=base: linked with that room)
+	@UNIT='$(UNIT:$B/%=%)' tests/run.sh $B:unit
+# What run.sh runs is BUILD-DIRECTORY:SUITE; the release build of both is what ships.
+RUN = UNIT='$(UNIT:$B/%=%)' FUZZ='$(FUZZ_NAMES)' tests/run.sh
+test: ## unit and black-box tests; ends with `N passed, N failed`
+	@.ci/deps test
+	@$(MAKE) -s -j$(JOBS) build unit-build
+	@minio/build.sh || test -z "$$CI"
+	@$(RUN) $B:unit $B:replay $B:demo $B:integration
+check: ## test, and sanitizers, valgrind, slow suites, compose
+	@.ci/deps check
+	@$(MAKE) -s -j$(JOBS) build unit-build
+	@$(MAKE) -s -j$(JOBS) CC=clang FLAVOUR=asan build unit-build
+	@$(MAKE) -s -j$(JOBS) CC=clang FLAVOUR=tsan build unit-build
+	@minio/build.sh || test -z "$$CI"
+	@$(RUN) $B:unit $B:replay $B:valgrind $B:demo $B:integration $B:slow $B:compose \
+	    build/clang-asan:unit build/clang-asan:replay build/clang-asan:integration \
+	    build/clang-tsan:unit build/clang-tsan:integration
 
-.PHONY: clean
+.PHONY: lint format
+lint: ## format, layers, banned functions, headers, licences, scripts, clang-tidy
+	@.ci/deps lint
+	@tests/lint/lint.sh
+format: ## clang-format over every C file
+	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
+
+.PHONY: fuzz bench soak
+fuzz: ## every parser under a fuzzer for SECONDS=60 each (clang)
+	@.ci/deps check
+	@$(MAKE) -s -j$(JOBS) CC=clang FLAVOUR=fuzz fuzz-programs
+	@for name in $(FUZZ_NAMES); do mkdir -p build/corpus/$$name tests/fuzz/corpus/$$name && \
+	    build/clang-fuzz/tests/fuzz/$$name -max_total_time=$(SECONDS) -max_len=65536 \
+	        -artifact_prefix=build/corpus/crash-$$name- \
+	        build/corpus/$$name tests/fuzz/corpus/$$name || exit 1; done
+.PHONY: fuzz-programs
+fuzz-programs: $(FUZZ_NAMES:%=$B/tests/fuzz/%)
+bench: build ## measurements, printed as ratios of things run side by side
+	@.ci/deps test hey
+	@set -e; for script in tests/bench/bench_*.sh tests/bench/bench_*.py; do \
+	    [ ! -e "$$script" ] || $$script; done
+soak: build unit-build ## kill rounds: the slow suites ROUNDS=10 times over
+	@.ci/deps test
+	@for round in $$(seq $${ROUNDS:-10}); do $(RUN) $B:slow || exit 1; done
+
+.PHONY: deps clean install compile_commands.json
+deps: ## Debian packages to build, test and run (as root; else the line to type)
+	@.ci/deps test lint check run
+compile_commands.json: ## for editors and analyzers
+	@.ci/deps lint
+	rm -rf build/$(CCNAME)-commands
+	bear --output $@ -- $(MAKE) -s -j$(JOBS) B=build/$(CCNAME)-commands build unit-build
 clean: ## removes what was built (data/, backup/ and bin/minio stay)
 	rm -rf build compile_commands.json $(PROGRAMS:%=bin/%)
+install: build ## server, restore, man pages and the systemd unit (DESTDIR=, PREFIX=/usr/local)
+	install -D -m 755 bin/server $(DESTDIR)$(PREFIX)/sbin/harvey-server
+	install -D -m 755 bin/restore $(DESTDIR)$(PREFIX)/bin/harvey-restore
+	install -D -m 644 server/harvey-server.8 $(DESTDIR)$(PREFIX)/share/man/man8/harvey-server.8
+	install -D -m 644 restorer/harvey-restore.1 $(DESTDIR)$(PREFIX)/share/man/man1/harvey-restore.1
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|@PREFIX@|$(PREFIX)|' server/harvey.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/harvey.service
