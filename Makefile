@@ -81,7 +81,7 @@ ROOMS      := $(foreach r,$(ROOM),$($(shell echo $r | tr a-z A-Z)))
 PROGRAMS := $(if $(wildcard server/server_main.c),server) \
             $(if $(wildcard restorer/restore_main.c),restore) \
             $(if $(wildcard door/door_main.c),door) \
-            $(if $(wildcard tests/bench/openloop*.c),openloop)
+            $(if $(wildcard tests/bench/openloop_main.c),openloop)
 
 $B/bin/server:   $(ALL_ROOMS) $(call objs,server/server_main.c)
 $B/bin/restore:  $(BASE) $(ARCHIVE) $(RESTORER) $(call objs,restorer/restore_main.c)
