@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Goal: a stock `sqlite3` program that checkpoints, writes or vacuums while we lead takes nothing
+away; a database file replaced, renamed or deleted under the server is noticed at once.
+
+Method: `sqlite3` processes in a loop beside the load; then everything archived, restored aside, and
+compared with the source row by row and page by page. Section K of the protocol says what holds it.
+"""
+
+import os
+import time
+
+import pytest
+
+from harness import env, oracle
+from harness.foreign import CHECKPOINTS, ForeignLoop, sqlite3
+from harness.load import Ledger
+from harness.wait import Waited, until
+
+SECONDS = float(os.environ.get("HARVEY_FOREIGN_SECONDS", "8"))
+
+
+def restored_equals_source(scene, server, archive, ledger):
+    """Clean stop, then: nothing lost, restored and source equal page for page."""
+    server.wait_archived()
+    server.stop_clean()
+    source = scene.source_copy()
+    rows = oracle.read_rows(source)
+    result = scene.restore_aside(archive).expect(0)
+    restored = oracle.read_rows(result.target)
+    oracle.compare(restored, rows, ledger, time.monotonic())
+    assert len(restored) == len(rows)
+    oracle.compare_databases(result.target, source)
+
+
+def checkpoint_storm(scene, server, archive, seconds, kill=True):
+    """Load, and sqlite3 checkpointing in every mode without a pause; kills of the server between.
+    Gives the ledger; raises where a row is lost."""
+    server.start_ready()
+    server.wait_leader()
+    ledger = Ledger()
+    loops = [scene.also_end(ForeignLoop(scene.database, scene.random.sample(CHECKPOINTS, 4)).start())
+             for _ in range(2)]
+    load = scene.load(server, ledger, clients=6, pause_s=0.0).start()
+    load.wait_acks(100)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pause_s = scene.random.uniform(0.3, 1.5)
+        time.sleep(pause_s)  # the random moment itself
+        if kill and scene.random.random() < 0.3:
+            server.kill()
+            server.start_ready()
+            server.wait_leader()
+    load.stop()
+    for loop in loops:
+        loop.stop()
+    print(f"{len(ledger.acks)} rows, {sum(loop.rounds for loop in loops)} foreign checkpoints, "
+          f"generations {len(archive.generation_ids())}")
+    restored_equals_source(scene, server, archive, ledger)
+    return ledger
+
+
+def test_foreign__checkpoints_in_every_mode_lose_nothing(scene, archive):
+    """While we lead: no row lost, no generation begun."""
+    server = scene.server(archive)
+    checkpoint_storm(scene, server, archive, SECONDS, kill=False)
+    assert len(archive.generation_ids()) == 1, server.log(whole=True)[-4000:]
+
+
+def test_foreign__checkpoints_and_kills_lose_nothing(scene):
+    """The same with kill -9 of the server in between: a foreign checkpoint may come while nobody
+    leads, and cost a generation; never a row."""
+    archive = scene.archive("dir")
+    checkpoint_storm(scene, scene.server(archive), archive, SECONDS)
+
+
+def test_foreign__without_the_checkpoint_lock_rows_are_lost(scene):
+    """The negative: with the leader's checkpoint lock taken out (flavour "hooks") the storm above
+    must do damage, else it proves nothing. Run by `make check`; tries for a bounded time."""
+    binary = env.hooks_program("server")
+    if binary is None:
+        env.cannot_run("no server with test hooks: `make FLAVOUR=hooks build`, or HARVEY_HOOKS_BIN")
+    seconds = float(os.environ.get("HARVEY_NEGATIVE_SECONDS", "40"))
+    deadline = time.monotonic() + seconds
+    tries = 0
+    while time.monotonic() < deadline:
+        tries += 1
+        archive = scene.archive("dir")
+        scene.wipe()
+        server = NoLockServer(scene, archive, binary)
+        scene.also_end(server)
+        try:
+            checkpoint_storm(scene, server, archive, 8, kill=False)
+            broken = len(archive.generation_ids()) > 1 and "a generation was lost"
+        except (AssertionError, Waited) as error:
+            broken = str(error)
+        server.kill()
+        if broken:
+            print(f"as it must be: without the checkpoint lock, try {tries} broke: {broken[:600]}")
+            return
+    pytest.fail(f"{tries} storms of 8 s without the checkpoint lock did no damage: the test of the "
+                "lock proves nothing on this machine; HARVEY_NEGATIVE_SECONDS=600 tries longer")
+
+
+def NoLockServer(scene, archive, binary):  # noqa: N802 (reads as the class it makes)
+    server = scene.server(archive, binary=binary)
+    environment = server.environment
+    server.environment = lambda: {**environment(), "HARVEY_TEST_NO_CKPT_LOCK": "1"}
+    return server
+
+
+def test_foreign__writes_are_shipped(scene, archive):
+    """Rows that a sqlite3 program inserts, and a table it makes, are archived like ours."""
+    server = scene.server(archive).start_ready()
+    ledger = Ledger()
+    load = scene.load(server, ledger, clients=3).start()
+    load.wait_acks(20)
+    sqlite3(scene.database, ".timeout 5000", "CREATE TABLE other(a, b);",
+            "CREATE INDEX other_a ON other(a);")
+    for number in range(10):
+        sqlite3(scene.database, ".timeout 5000",
+                f"INSERT INTO other VALUES({number}, randomblob(5000));",
+                f"INSERT INTO test(value) VALUES('foreign {number}');")
+    load.stop()
+    assert server.status()["rows"] == len(ledger.acks) + 10, "the row count must see foreign rows"
+    result_rows = until(lambda: foreign_rows(scene, server, archive), "the foreign rows")
+    assert result_rows == 10
+    restored_equals_source(scene, server, archive, ledger)
+
+
+def foreign_rows(scene, server, archive):
+    server.wait_archived()
+    result = scene.restore_aside(archive).expect(0)
+    return sum(1 for row in oracle.read_rows(result.target) if str(row[1]).startswith("foreign"))
+
+
+def test_foreign__write_on_an_idle_server_is_seen(scene, archive):
+    """No row of ours wakes the leader: the foreign commit is noticed all the same."""
+    server = scene.server(archive).start_ready()
+    server.insert("one")
+    before = server.wait_archived()
+    sqlite3(scene.database, ".timeout 5000", "INSERT INTO test(value) VALUES('foreign');")
+    status = server.wait_status(lambda s: s["local"] != before["local"], "the foreign commit")
+    server.wait_archived()
+    assert status["rows"] == 2
+    assert [value for _, value in scene.restored_rows(archive)] == ["one", "foreign"]
+
+
+def test_foreign__vacuum_under_load(scene, archive):
+    """VACUUM, growth and shrink by a foreign program under load: one generation, pages equal."""
+    server = scene.server(archive).start_ready()
+    ledger = Ledger()
+    load = scene.load(server, ledger, clients=4).start()
+    load.wait_acks(50)
+    wait = ".timeout 20000"
+    sqlite3(scene.database, wait, "CREATE TABLE bulk(x);")
+    for _ in range(3):
+        sqlite3(scene.database, wait,
+                "INSERT INTO bulk WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n "
+                "WHERE i < 500) SELECT randomblob(3000) FROM n;")
+        sqlite3(scene.database, wait, "DELETE FROM bulk WHERE rowid % 3 > 0;")
+        sqlite3(scene.database, wait, "VACUUM;")
+        load.wait_acks(20)
+    load.stop()
+    restored_equals_source(scene, server, archive, ledger)
+    assert len(archive.generation_ids()) == 1
+
+
+def test_foreign__journal_mode_cannot_be_changed_while_we_run(scene):
+    """Another program cannot take WAL mode away under us."""
+    archive = scene.archive("dir")
+    server = scene.server(archive).start_ready()
+    ledger = scene.rows(server, 10)
+    for command in ("PRAGMA journal_mode=DELETE;", "PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE; "
+                    "ROLLBACK;", "PRAGMA page_size=8192; VACUUM;"):
+        sqlite3(scene.database, ".timeout 300", command, check=False)
+    scene.rows(server, 10, ledger)
+    restored_equals_source(scene, server, archive, ledger)
+
+
+def replace(scene):
+    other = scene.path("other")
+    sqlite3(other, "PRAGMA journal_mode=WAL;", "CREATE TABLE test(id INTEGER PRIMARY KEY, value INT);",
+            "INSERT INTO test(value) VALUES('from elsewhere');")
+    os.rename(other, scene.database)
+
+
+def move(scene):
+    os.rename(scene.database, scene.volume / "moved.db")
+
+
+def delete(scene):
+    os.unlink(scene.database)
+
+
+@pytest.mark.parametrize("what", [replace, move, delete], ids=lambda what: what.__name__)
+def test_foreign__database_file_taken_away_under_the_server(scene, what):
+    """Replaced, renamed or deleted: not ready at once, the reason told, and no row acknowledged
+    into a file that has no name any more. What was archived before is still restorable."""
+    archive = scene.archive("dir")
+    server = scene.server(archive).start_ready()
+    before = scene.rows(server, 30)
+    server.wait_archived()
+    server.wait_snapshot()
+    what(scene)
+    done = time.monotonic()
+    late = Ledger()
+    load = scene.load(server, late, clients=3).start()
+    until(lambda: len(late.errors) >= 6 or late.acks, "answers")
+    server.wait_not_ready()
+    load.stop()
+    wrong = [ack for ack in late.acks if ack.acknowledged > done]
+    assert not wrong, f"{len(wrong)} rows acknowledged into a file without a name: {wrong[0]}"
+    assert all(error.startswith("503") for _, error in late.errors), late.errors[:3]
+    status = server.try_status()
+    assert status and not status["ready"] and status["reason"], status
+    assert str(scene.database) in status["reason"] or "state.db" in status["reason"], status["reason"]
+    rows = scene.restored_rows(archive)
+    assert oracle.compare(rows, None, before, done).lost == 0
+    server.stop()
