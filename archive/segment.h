@@ -85,8 +85,9 @@ RC_MUST_CHECK enum rc segment_write(struct segment_writer *writer, struct segmen
 
 /*
  * Reads the header at the beginning of an object (`count` may be only its first bytes).
- * RC_LIMIT: *need_bytes more than `count` are needed to hold it. RC_CORRUPT: not a WAL object, a
- * version we do not know (the text says so), a wrong hash, a field out of range.
+ * RC_LIMIT: `count` is too little; at least the object's first *need_bytes bytes are wanted (a second
+ * call may want more once, never a third). RC_CORRUPT: not a WAL object, a version we do not know
+ * (the text says so), a wrong hash, a field out of range.
  * *header_bytes gets the size of the skippable frame. The header is large: keep it off small stacks.
  */
 RC_MUST_CHECK enum rc segment_header_decode(const uint8_t *object, size_t count,
