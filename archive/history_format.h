@@ -77,6 +77,10 @@ struct restored_marker {
     int64_t unix_ms;
 };
 
+/*
+ * Encoders append the text: RC_LIMIT, RC_NOMEM (`json`); RC_INVALID: a field out of its range, which a
+ * reader would refuse; then `json` is as before. Decoders: RC_CORRUPT, RC_NOMEM.
+ */
 RC_MUST_CHECK enum rc generation_birth_encode(const struct generation_birth *birth,
                                               struct buf *json, struct err *err);
 RC_MUST_CHECK enum rc generation_birth_decode(const uint8_t *json, size_t count,
@@ -90,7 +94,7 @@ RC_MUST_CHECK enum rc restored_marker_encode(const struct restored_marker *marke
 RC_MUST_CHECK enum rc restored_marker_decode(const uint8_t *json, size_t count,
                                              struct restored_marker *marker, struct err *err);
 
-/* Fills host, boot_id, pid from this machine. */
+/* This machine's name and the id of its boot; "unknown" where there is none. */
 void history_host(char host[HISTORY_TEXT_BYTES]);
 void history_boot_id(char boot_id[HISTORY_TEXT_BYTES]);
 

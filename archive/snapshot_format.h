@@ -46,11 +46,14 @@ void snapshot_manifest_deinit(struct snapshot_manifest *manifest);
 RC_MUST_CHECK enum rc snapshot_manifest_add(struct snapshot_manifest *manifest,
                                             const struct snapshot_part *part, struct err *err);
 
-/* Appends the JSON text. RC_NOMEM, RC_LIMIT. */
+/* Appends the JSON text. RC_NOMEM, RC_LIMIT; RC_INVALID: a reader would refuse it, `json` is as before. */
 RC_MUST_CHECK enum rc snapshot_manifest_encode(const struct snapshot_manifest *manifest,
                                                struct buf *json, struct err *err);
 
-/* Every field checked, also that the parts add up to page size * pages. RC_CORRUPT, RC_NOMEM. */
+/*
+ * Every field checked, also that the parts add up to page size * pages. `manifest` was initialised;
+ * it is replaced (its parts freed) on RC_OK and untouched otherwise. RC_CORRUPT, RC_NOMEM.
+ */
 RC_MUST_CHECK enum rc snapshot_manifest_decode(const uint8_t *json, size_t count,
                                                struct snapshot_manifest *manifest, struct err *err);
 

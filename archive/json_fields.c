@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* json_fields: see json_fields.h. Trusts nothing that it reads. */
+#include "archive/json_fields.h"
+
+#include "base/bytes.h"
+
+#include <string.h>
+
+#define FORMAT_VERSION 1
+#define CHECKSUM_BYTES 8
+
+enum rc json_fields_open(struct json_fields *fields, const uint8_t *json, size_t count,
+                         size_t count_max, const char *what, struct err *err)
+{
+    *fields = (struct json_fields){.what = what, .rc = RC_OK, .err = err};
+    if (count > count_max) {
+        fields->rc = err_set(err, RC_CORRUPT, "%s of %zu bytes: at most %zu are possible", what,
+                             count, count_max);
+        return fields->rc;
+    }
+    json_error_t where;
+    fields->object = json_loadb((const char *)json, count, JSON_REJECT_DUPLICATES, &where);
+    if (fields->object == NULL) {
+        bool no_memory = json_error_code(&where) == json_error_out_of_memory;
+        fields->rc = err_set(err, no_memory ? RC_NOMEM : RC_CORRUPT, "%s: line %d: %.150s", what,
+                             where.line, where.text);
+        return fields->rc;
+    }
+    if (!json_is_object(fields->object)) {
+        json_fields_fail(fields, "the whole", "is no object");
+        return fields->rc;
+    }
+    if (json_fields_int(fields, "format", 1, INT64_MAX) > FORMAT_VERSION) {
+        json_fields_fail(fields, "format", "is newer than this program: use a newer one");
+    }
+    return fields->rc;
+}
+
+void json_fields_close(struct json_fields *fields)
+{
+    json_decref(fields->object);
+    fields->object = NULL;
+}
+
+void json_fields_fail(struct json_fields *fields, const char *key, const char *problem)
+{
+    if (fields->rc == RC_OK) {
+        fields->rc =
+            err_set(fields->err, RC_CORRUPT, "%s: %s: %s", fields->what, key, problem);
+    }
+}
+
+/* The value, or NULL after a failure, or when there is none (a failure too). */
+static json_t *json_fields_get(struct json_fields *fields, const char *key)
+{
+    if (fields->rc != RC_OK) {
+        return NULL;
+    }
+    json_t *value = json_object_get(fields->object, key);
+    if (value == NULL) {
+        json_fields_fail(fields, key, "is missing");
+    }
+    return value;
+}
+
+int64_t json_fields_int(struct json_fields *fields, const char *key, int64_t min, int64_t max)
+{
+    json_t *value = json_fields_get(fields, key);
+    if (value == NULL) {
+        return 0;
+    }
+    int64_t number = json_integer_value(value);
+    if (!json_is_integer(value) || number < min || number > max) {
+        json_fields_fail(fields, key, "is no integer in its range");
+        return 0;
+    }
+    return number;
+}
+
+/* A string without a NUL inside (the parser refuses those), or "" after a failure. */
+static const char *json_fields_string(struct json_fields *fields, const char *key)
+{
+    json_t *value = json_fields_get(fields, key);
+    if (value == NULL) {
+        return "";
+    }
+    if (!json_is_string(value)) {
+        json_fields_fail(fields, key, "is no text");
+        return "";
+    }
+    return json_string_value(value);
+}
+
+void json_fields_text(struct json_fields *fields, const char *key, char *text, size_t text_bytes)
+{
+    const char *value = json_fields_string(fields, key);
+    size_t count = strlen(value);
+    if (count >= text_bytes) {
+        json_fields_fail(fields, key, "is too long");
+        count = 0;
+    }
+    memcpy(text, value, count);
+    text[count] = '\0';
+}
+
+void json_fields_hex(struct json_fields *fields, const char *key, uint8_t *bytes, size_t count)
+{
+    const char *value = json_fields_string(fields, key);
+    if (strlen(value) != 2 * count || !bytes_from_hex(value, count, bytes)) {
+        json_fields_fail(fields, key, "is not of the right number of hex digits");
+        memset(bytes, 0, count);
+    }
+}
+
+void json_fields_generation(struct json_fields *fields, const char *key, struct generation_id *id)
+{
+    const char *value = json_fields_string(fields, key);
+    if (!generation_id_parse(value, id, NULL)) {
+        json_fields_fail(fields, key, "is no generation id");
+        id->text[0] = '\0';
+    }
+}
+
+void json_fields_point(struct json_fields *fields, const char *key, struct wal_point *point)
+{
+    *point = (struct wal_point){{0, 0}, {0, 0}};
+    json_t *value = json_fields_get(fields, key);
+    if (value == NULL) {
+        return;
+    }
+    if (!json_is_object(value)) {
+        json_fields_fail(fields, key, "is no object");
+        return;
+    }
+    struct json_fields inner = *fields; /* the same err; its object is borrowed */
+    uint8_t sums[CHECKSUM_BYTES];
+    inner.object = value;
+    point->position.wal_no = (uint32_t)json_fields_int(&inner, "wal_no", 1, UINT32_MAX);
+    point->position.frame_no = (uint32_t)json_fields_int(&inner, "frame_no", 0, UINT32_MAX);
+    json_fields_hex(&inner, "checksum", sums, sizeof sums);
+    fields->rc = inner.rc;
+    point->checksum = (struct wal_checksum){bytes_get_u32(sums), bytes_get_u32(sums + 4)};
+    if (point->position.frame_no == 0 &&
+        (point->position.wal_no != 1 || bytes_get_u64(sums) != 0)) {
+        json_fields_fail(fields, key, "frame 0 exists in WAL 1 only, with a checksum of zeros");
+    }
+}
+
+bool json_fields_is_null(struct json_fields *fields, const char *key)
+{
+    const json_t *value = json_fields_get(fields, key);
+    return json_is_null(value);
+}
+
+json_t *json_fields_array(struct json_fields *fields, const char *key, size_t min, size_t max)
+{
+    json_t *value = json_fields_get(fields, key);
+    if (value == NULL) {
+        return NULL;
+    }
+    if (!json_is_array(value) || json_array_size(value) < min || json_array_size(value) > max) {
+        json_fields_fail(fields, key, "is no array of a size in its range");
+        return NULL;
+    }
+    return value;
+}
+
+json_t *json_fields_new_text(const char *text)
+{
+    json_t *value = json_string(text);
+    if (value != NULL) {
+        return value;
+    }
+    /* No UTF-8: a host's name in another encoding, or a text that was cut inside a character. */
+    char plain[1024];
+    size_t count = strnlen(text, sizeof plain - 1);
+    for (size_t i = 0; i < count; i++) {
+        plain[i] = (unsigned char)text[i] < 0x80 ? text[i] : '?';
+    }
+    plain[count] = '\0';
+    return json_string(plain);
+}
+
+json_t *json_fields_new_point(const struct wal_point *point)
+{
+    uint8_t sums[CHECKSUM_BYTES];
+    char hex[2 * CHECKSUM_BYTES + 1];
+    bytes_put_u32(sums, point->checksum.sum1);
+    bytes_put_u32(sums + 4, point->checksum.sum2);
+    bytes_to_hex(sums, sizeof sums, hex);
+    return json_pack("{s:I, s:I, s:s}", "wal_no", (json_int_t)point->position.wal_no, "frame_no",
+                     (json_int_t)point->position.frame_no, "checksum", hex);
+}
+
+struct json_sink {
+    struct buf *json;
+    struct err *err;
+    enum rc rc;
+};
+
+static int json_sink_take(const char *bytes, size_t count, void *arg)
+{
+    struct json_sink *sink = arg;
+    sink->rc = buf_append(sink->json, bytes, count, sink->err);
+    return sink->rc == RC_OK ? 0 : -1;
+}
+
+enum rc json_fields_write(json_t *root, struct buf *json, struct err *err)
+{
+    if (root == NULL) {
+        return err_set(err, RC_NOMEM, "no memory to write JSON");
+    }
+    size_t start = json->size;
+    struct json_sink sink = {json, err, RC_OK};
+    int dumped = json_dump_callback(root, json_sink_take, &sink, JSON_INDENT(2));
+    json_decref(root);
+    if (dumped != 0 && sink.rc == RC_OK) {
+        sink.rc = err_set(err, RC_NOMEM, "no memory to write JSON");
+    }
+    if (sink.rc == RC_OK) {
+        sink.rc = buf_append(json, "\n", 1, err);
+    }
+    if (sink.rc != RC_OK) {
+        json->size = start;
+    }
+    return sink.rc;
+}
