@@ -33,7 +33,7 @@
 #define LAST_ROUNDS_MAX 64    /* of those, before the door stops */
 #define BIND_RETRY_MS 200     /* while somebody else has the address */
 #define STALL_RETRY_MS 20
-#define LOCK_WAIT_MS 5000     /* for the door before us to be gone */
+#define LOCK_WAIT_MS 1000     /* for the door before us to be gone */
 #define LOCK_PAUSE_MS 20
 #define REPEAT_LOG_MS 10000   /* the same complaint at most that often */
 

@@ -21,7 +21,7 @@
 struct door_hall;
 
 /*
- * Takes the Unix socket's path (waits up to 5 s for another door to let go of it) and the
+ * Takes the Unix socket's path (waits up to 1 s for another door to let go of it) and the
  * address. Where the address is taken the hall starts without a listener and asks joining apps for
  * it. `config` is borrowed for the hall's life. *hall is returned (destroy with
  * door_hall_destroy). RC_BUSY: another door runs on that path. RC_DENIED, RC_IO, RC_NOMEM;
