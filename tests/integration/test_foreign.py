@@ -73,6 +73,7 @@ def test_foreign__checkpoints_and_kills_lose_nothing(scene):
     checkpoint_storm(scene, scene.server(archive), archive, SECONDS)
 
 
+@pytest.mark.slow
 def test_foreign__without_the_checkpoint_lock_rows_are_lost(scene):
     """The negative: with the leader's checkpoint lock taken out (flavour "hooks") the storm above
     must do damage, else it proves nothing. Run by `make check`; tries for a bounded time."""

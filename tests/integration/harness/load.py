@@ -23,7 +23,8 @@ class Ledger:
 
     _lives = itertools.count(1)
 
-    def __init__(self, path=None, mark=None):
+    def __init__(self, path=None, mark=None, sync_every=1):
+        self._sync_every = sync_every  # acknowledgements per fsync of the file
         self.mark = mark or f"{os.getpid()}.{next(self._lives)}"
         self.acks = []
         self.sent = set()          # every payload that went out, answered or not
@@ -42,8 +43,9 @@ class Ledger:
             self.acks.append(ack)
             if self._file:
                 self._file.write(json.dumps(ack) + "\n")
-                self._file.flush()
-                os.fsync(self._file.fileno())
+                if len(self.acks) % self._sync_every == 0:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
 
     def error(self, what):
         with self._lock:
