@@ -54,7 +54,8 @@ enum store_feature {
 };
 
 enum store_put_mode {
-    STORE_PUT_PLAIN,
+    STORE_PUT_PLAIN,     /* the same bytes again are RC_OK; where the feature holds, other bytes
+                          * under the key are RC_EXISTS and stay as they are */
     STORE_PUT_IF_ABSENT, /* RC_EXISTS when the key is taken; without the feature: head, then put */
 };
 
@@ -65,7 +66,10 @@ struct store_body {
     uint64_t size_bytes;
 };
 
-/* A part of an object; length 0 = to its end. */
+/*
+ * A part of an object; length 0 = to its end. A part that reaches past the end is cut there;
+ * one that begins at or past it (and not at 0) is RC_INVALID.
+ */
 struct store_range {
     uint64_t offset;
     uint64_t length;
@@ -78,6 +82,12 @@ typedef enum rc store_sink_fn(void *arg, const uint8_t *bytes, size_t count, str
 typedef enum rc store_visit_fn(void *arg, const char *key, uint64_t bytes, struct err *err);
 
 struct store;
+
+/*
+ * True for a key that may be put: [A-Za-z0-9._/-], no empty segment, none that begins with a dot,
+ * at most 512 bytes. What a listing shows beyond that is not ours and is passed over.
+ */
+bool store_key_is_valid(const char *key);
 
 /* The implementations' table: one per kind of store. */
 struct store_ops {

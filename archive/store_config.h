@@ -16,10 +16,11 @@ typedef const char *store_config_lookup_fn(const char *name);
 
 /*
  * Reads and checks HARVEY_ARCHIVE (default "dir:./backup"), HARVEY_S3_ENDPOINT,
- * HARVEY_S3_ACCESS_KEY_ID[_FILE], HARVEY_S3_SECRET_ACCESS_KEY[_FILE] (also HARVEY_S3_SECRET_FILE's
- * modern name only), AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY as fall-back, HARVEY_S3_CA_FILE.
+ * HARVEY_S3_ACCESS_KEY_ID[_FILE], HARVEY_S3_SECRET_ACCESS_KEY[_FILE], the pair AWS_ACCESS_KEY_ID,
+ * AWS_SECRET_ACCESS_KEY where neither of those is set, HARVEY_S3_CA_FILE.
  * RC_INVALID: one line with variable, value (secrets masked) and what is allowed. RC_IO, RC_DENIED,
- * RC_NOT_FOUND: a secret file that cannot be read.
+ * RC_NOT_FOUND: a secret file that cannot be read. HARVEY_S3_* mean nothing unless the archive is a
+ * bucket.
  */
 RC_MUST_CHECK enum rc store_config_read(struct store_config *config,
                                         store_config_lookup_fn *lookup, struct err *err);
