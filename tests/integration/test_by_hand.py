@@ -34,7 +34,7 @@ for wal in wal/*/; do
         range=${object##*/}
         first=$(echo "$range" | cut -d- -f1 | sed 's/^0*//')
         last=$(echo "$range" | cut -d- -f2 | sed 's/^0*//')
-        [ "$first" -eq "$next" ] || { echo "gap: WAL $name, frame $next is missing"; stop=1; break; }
+        [ "$first" -eq "$next" ] || { echo "gap: WAL $name, frame $next"; stop=1; break; }
         zstd -dcq "$object" >>"$db-wal"
         next=$((last + 1))
     done

@@ -18,11 +18,19 @@ from harness.process import clean_environment
 from harness.restoring import run_restore
 from harness.wait import until
 
+
+def s3(**other):
+    """A good setting of an S3 archive, but for what is given (None: not set)."""
+    return {"HARVEY_ARCHIVE": "s3://bucket/prefix", "HARVEY_S3_ENDPOINT": "http://127.0.0.1:1",
+            "HARVEY_S3_ACCESS_KEY_ID": "a", "HARVEY_S3_SECRET_ACCESS_KEY": "hush-hush", **other}
+
+
 BAD = {
     "unknown name": ({"HARVEY_SHIP_INTERVAL": "100"}, ["HARVEY_SHIP_INTERVAL"]),
     "ship interval not a number": ({"HARVEY_SHIP_INTERVAL_MS": "soon"},
                                    ["HARVEY_SHIP_INTERVAL_MS", "soon"]),
-    "ship interval negative": ({"HARVEY_SHIP_INTERVAL_MS": "-1"}, ["HARVEY_SHIP_INTERVAL_MS", "-1"]),
+    "ship interval negative": ({"HARVEY_SHIP_INTERVAL_MS": "-1"},
+                               ["HARVEY_SHIP_INTERVAL_MS", "-1"]),
     "ship interval with a tail": ({"HARVEY_SHIP_INTERVAL_MS": "100ms"},
                                   ["HARVEY_SHIP_INTERVAL_MS", "100ms"]),
     "ship interval huge": ({"HARVEY_SHIP_INTERVAL_MS": "99999999999999999999"},
@@ -50,34 +58,21 @@ BAD = {
     "archive scheme": ({"HARVEY_ARCHIVE": "ftp://host/dir"}, ["HARVEY_ARCHIVE", "ftp"]),
     "archive no scheme": ({"HARVEY_ARCHIVE": "/backup"}, ["HARVEY_ARCHIVE", "/backup"]),
     "archive dir empty": ({"HARVEY_ARCHIVE": "dir:"}, ["HARVEY_ARCHIVE"]),
-    "s3 without an endpoint": ({"HARVEY_ARCHIVE": "s3://bucket/prefix", "HARVEY_S3_ACCESS_KEY_ID": "a",
-                                "HARVEY_S3_SECRET_ACCESS_KEY": "hush-hush"}, ["HARVEY_S3_ENDPOINT"]),
-    "s3 without keys": ({"HARVEY_ARCHIVE": "s3://bucket/prefix",
-                         "HARVEY_S3_ENDPOINT": "http://127.0.0.1:1"}, ["HARVEY_S3_ACCESS_KEY_ID"]),
-    "s3 without a secret": ({"HARVEY_ARCHIVE": "s3://bucket/prefix", "HARVEY_S3_ACCESS_KEY_ID": "a",
-                             "HARVEY_S3_ENDPOINT": "http://127.0.0.1:1"},
-                            ["HARVEY_S3_SECRET_ACCESS_KEY"]),
-    "s3 endpoint nonsense": ({"HARVEY_ARCHIVE": "s3://bucket/prefix", "HARVEY_S3_ACCESS_KEY_ID": "a",
-                              "HARVEY_S3_SECRET_ACCESS_KEY": "hush-hush",
-                              "HARVEY_S3_ENDPOINT": "minio"}, ["HARVEY_S3_ENDPOINT", "minio"]),
-    "s3 bucket name": ({"HARVEY_ARCHIVE": "s3://Bad_Bucket!/prefix", "HARVEY_S3_ACCESS_KEY_ID": "a",
-                        "HARVEY_S3_SECRET_ACCESS_KEY": "hush-hush",
-                        "HARVEY_S3_ENDPOINT": "http://127.0.0.1:1"}, ["HARVEY_ARCHIVE", "Bad_Bucket!"]),
-    "s3 no bucket": ({"HARVEY_ARCHIVE": "s3://", "HARVEY_S3_ACCESS_KEY_ID": "a",
-                      "HARVEY_S3_SECRET_ACCESS_KEY": "hush-hush",
-                      "HARVEY_S3_ENDPOINT": "http://127.0.0.1:1"}, ["HARVEY_ARCHIVE"]),
-    "s3 prefix with odd letters": ({"HARVEY_ARCHIVE": "s3://bucket/a b&c",
-                                    "HARVEY_S3_ACCESS_KEY_ID": "a",
-                                    "HARVEY_S3_SECRET_ACCESS_KEY": "hush-hush",
-                                    "HARVEY_S3_ENDPOINT": "http://127.0.0.1:1"}, ["HARVEY_ARCHIVE"]),
-    "secret file missing": ({"HARVEY_ARCHIVE": "s3://bucket/prefix",
-                             "HARVEY_S3_ACCESS_KEY_ID_FILE": "/nonexistent/key",
-                             "HARVEY_S3_SECRET_ACCESS_KEY_FILE": "/nonexistent/secret",
-                             "HARVEY_S3_ENDPOINT": "http://127.0.0.1:1"}, ["/nonexistent/"]),
-    "ca file missing": ({"HARVEY_ARCHIVE": "s3://bucket/prefix", "HARVEY_S3_ACCESS_KEY_ID": "a",
-                         "HARVEY_S3_SECRET_ACCESS_KEY": "hush-hush",
-                         "HARVEY_S3_ENDPOINT": "https://127.0.0.1:1",
-                         "HARVEY_S3_CA_FILE": "/nonexistent/ca.pem"}, ["/nonexistent/ca.pem"]),
+    "s3 without an endpoint": (s3(HARVEY_S3_ENDPOINT=None), ["HARVEY_S3_ENDPOINT"]),
+    "s3 without keys": (s3(HARVEY_S3_ACCESS_KEY_ID=None, HARVEY_S3_SECRET_ACCESS_KEY=None),
+                        ["HARVEY_S3_ACCESS_KEY_ID"]),
+    "s3 without a secret": (s3(HARVEY_S3_SECRET_ACCESS_KEY=None), ["HARVEY_S3_SECRET_ACCESS_KEY"]),
+    "s3 endpoint nonsense": (s3(HARVEY_S3_ENDPOINT="minio"), ["HARVEY_S3_ENDPOINT", "minio"]),
+    "s3 bucket name": (s3(HARVEY_ARCHIVE="s3://Bad_Bucket!/prefix"),
+                       ["HARVEY_ARCHIVE", "Bad_Bucket!"]),
+    "s3 no bucket": (s3(HARVEY_ARCHIVE="s3://"), ["HARVEY_ARCHIVE"]),
+    "s3 prefix with odd letters": (s3(HARVEY_ARCHIVE="s3://bucket/a b&c"), ["HARVEY_ARCHIVE"]),
+    "secret file missing": (s3(HARVEY_S3_ACCESS_KEY_ID=None, HARVEY_S3_SECRET_ACCESS_KEY=None,
+                               HARVEY_S3_ACCESS_KEY_ID_FILE="/nonexistent/key",
+                               HARVEY_S3_SECRET_ACCESS_KEY_FILE="/nonexistent/secret"),
+                            ["/nonexistent/"]),
+    "ca file missing": (s3(HARVEY_S3_ENDPOINT="https://127.0.0.1:1",
+                           HARVEY_S3_CA_FILE="/nonexistent/ca.pem"), ["/nonexistent/ca.pem"]),
 }
 
 
@@ -254,10 +249,12 @@ def test_config__wrong_credentials(scene, which):
     """Refused is not empty: exit 6, one line, no secret in it, and nothing begun."""
     archive = scene.archive("minio")
     variables = archive.environment()
-    variables["HARVEY_S3_ACCESS_KEY_ID" if which == "key" else "HARVEY_S3_SECRET_ACCESS_KEY"] = "wrong-one"
+    name = {"key": "HARVEY_S3_ACCESS_KEY_ID", "secret": "HARVEY_S3_SECRET_ACCESS_KEY"}[which]
+    variables[name] = "wrong-one"
     done = run_server(scene, variables)
     assert done.returncode == 6, (done.returncode, said(done))
-    assert any(word in said(done).lower() for word in ("credential", "access key", "signature", "denied"))
+    assert any(word in said(done).lower()
+               for word in ("credential", "access key", "signature", "denied"))
     assert f"127.0.0.1:{archive.endpoint_port}" in said(done) or archive.url in said(done)
     assert archive.minio.secret_key not in said(done)
     assert not scene.database.exists()
@@ -367,7 +364,8 @@ def test_config__restore_never_overwrites(scene, suffix):
     result = run_restore(archive, folder / "state.db").expect(5)
     assert there.read_bytes() == b"precious" and there.name in result.text
     result = run_restore(archive, folder / "state.db", "--to-latest", "--replace").expect(0)
-    kept = [path for path in folder.rglob("*") if path.is_file() and path.read_bytes() == b"precious"]
+    kept = [path for path in folder.rglob("*")
+            if path.is_file() and path.read_bytes() == b"precious"]
     assert len(kept) == 1, "--replace moves what was there aside"
     assert str(kept[0].name) in result.text or str(kept[0].parent.name) in result.text
 

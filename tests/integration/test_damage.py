@@ -8,7 +8,7 @@ random object is flipped in one byte, cut short, emptied, removed, doubled under
 or swapped with another; the restore runs; the object is put back. Exit 0 must give a prefix of the
 commit order, whole unless it said that something was left out. The command for the last good
 position is run as well.
-The full matrix (every object; every cut of the small ones; every byte of some) is in the slow suite.
+The full matrix (every object; every cut of the small ones; every byte of some) is slow.
 """
 
 import os
@@ -58,7 +58,8 @@ class Subject:
 
     def segments(self):
         newest = max(key[:25] for key in self.objects if SEGMENT.match(key))
-        return [key for key in sorted(self.objects) if SEGMENT.match(key) and key.startswith(newest)]
+        return [key for key in sorted(self.objects)
+                if SEGMENT.match(key) and key.startswith(newest)]
 
     def run(self, what, *options):
         """Restores from the archive as it is now and judges; gives the result."""
@@ -69,8 +70,8 @@ class Subject:
             assert rows == self.rows[:len(rows)], f"{what}: a wrong restore\n{result.describe()}"
             if len(rows) < len(self.rows) and not options:
                 assert said_left_out(result), (
-                    f"{what}: {len(rows)} of {len(self.rows)} rows, exit 0, and not a word about it\n"
-                    f"{result.describe()}")
+                    f"{what}: {len(rows)} of {len(self.rows)} rows, exit 0, and not a word "
+                    f"about it\n{result.describe()}")
         else:
             assert result.code == 4, f"{what}: exit {result.code}\n{result.describe()}"
             assert not result.left_behind(), f"{what}: left {result.left_behind()}"
@@ -174,7 +175,7 @@ def test_damage__contents(intact, harm):
 def test_damage__one_missing_segment(intact):
     """In the middle: exit 4. Near the tail, as a crash leaves it: exit 0, said, or exit 4."""
     segments = intact.segments()
-    assert len(segments) > 20, f"only {len(segments)} objects: the archive is too small for the test"
+    assert len(segments) > 20, f"only {len(segments)} objects: too small an archive for this"
     for _ in range(max(4, TRIALS // 6)):
         place = intact.random.randrange(len(segments))
         key = segments[place]
@@ -220,7 +221,7 @@ def test_damage__two_swapped(intact):
 
 
 def test_damage__a_foreign_object_under_a_good_name(intact):
-    """The same frames from another generation, renamed: its header does not say what its name says."""
+    """Frames of another generation, renamed: its header does not say what its name says."""
     others = [key for key in intact.objects if SEGMENT.match(key) and key not in intact.segments()]
     for _ in range(max(2, TRIALS // 15)):
         key = intact.random.choice(intact.segments())
@@ -233,8 +234,8 @@ def test_damage__a_foreign_object_under_a_good_name(intact):
 def test_damage__stray_objects_are_passed_over(intact):
     """Things that are none of ours lie about: a .DS_Store, a folder, the reserved compact/."""
     generation = intact.segments()[0].split("/")[0]
-    strays = (".DS_Store", "notes.txt", f"{generation}/compact/something", f"{generation}/wal/README",
-              "generations/README.txt")
+    strays = (".DS_Store", "notes.txt", f"{generation}/compact/something",
+              f"{generation}/wal/README", "generations/README.txt")
     for key in strays:
         intact.archive.put(key, b"not ours")
     result = intact.run("strays").expect(0)
@@ -270,7 +271,7 @@ def test_damage__births_and_claims(intact):
 
 
 def test_damage__an_older_snapshot_or_generation_does_not_matter(intact):
-    """Everything of the generation before the newest may be gone: the newest has its own snapshot."""
+    """The generation before the newest may be gone: the newest has its own snapshot."""
     generation = intact.segments()[0].split("/")[0]
     for key in intact.objects:
         if not key.startswith((generation, "generations/")):
@@ -285,7 +286,8 @@ def test_damage__list_shows_a_hole(intact):
     intact.archive.delete(key)
     result = intact.scene.restore_aside(intact.archive, "--list")
     assert result.code in (0, 4), result.describe()
-    assert any(word in result.text.lower() for word in ("hole", "gap", "missing")), result.describe()
+    assert any(word in result.text.lower() for word in ("hole", "gap", "missing")), (
+        result.describe())
 
 
 @pytest.mark.slow
@@ -299,13 +301,17 @@ def test_damage__full_matrix(intact, harm):
         if harm == "missing":
             variants = [None]
         elif harm == "flipped":
-            places = range(len(data)) if len(data) < 300 else intact.random.sample(range(len(data)), 40)
+            places = range(len(data))
+            if len(data) >= 300:
+                places = intact.random.sample(places, 40)
             for place in places:
                 changed = bytearray(data)
                 changed[place] ^= 1 << intact.random.randrange(8)
                 variants.append(bytes(changed))
         else:
-            lengths = range(len(data)) if len(data) < 64 else intact.random.sample(range(len(data)), 24)
+            lengths = range(len(data))
+            if len(data) >= 64:
+                lengths = intact.random.sample(lengths, 24)
             variants = [data[:length] for length in lengths]
         for changed in variants:
             if changed is None:

@@ -156,4 +156,5 @@ def test_disk_full__at_the_restore(small):
         assert "space" in result.text.lower(), result.describe()
         ballast.unlink()
     run_restore(archive, scene.database).expect(0)
-    assert oracle.compare(oracle.read_rows(scene.database), None, ledger, time.monotonic()).lost == 0
+    rows = oracle.read_rows(scene.database)
+    assert oracle.compare(rows, None, ledger, time.monotonic()).lost == 0

@@ -2,8 +2,8 @@
 """Goal: a restart, a second process, a lost life and an outage of the store cost neither rows nor,
 where nothing was lost, a new snapshot: the generation goes on.
 
-Method: the real server is stopped, killed, doubled and cut off from its store under load; after each
-the archive is restored aside and compared with the volume and with the ledger outside.
+Method: the real server is stopped, killed, doubled and cut off from its store under load; after
+each the archive is restored aside and compared with the volume and with the ledger outside.
 """
 
 import time
@@ -104,7 +104,7 @@ def test_restart__second_process_takes_over(scene, archive):
 
 
 def test_restart__leader_stops_clean_beside_a_sibling(scene, archive):
-    """SIGTERM of the leader, as a release does: the sibling leads, same generation, nothing lost."""
+    """SIGTERM of the leader, as a release does: the sibling leads, nothing is lost."""
     ledger = Ledger()
     servers = [scene.server(archive, name=f"process-{name}") for name in "ab"]
     for server in servers:
@@ -156,8 +156,8 @@ def test_restart__three_lives_in_a_row(scene, archive):
 
 def test_restart__store_down_for_a_while(scene):
     """MinIO killed under load and started again, twice, once with a kill -9 of the server in
-    between: rows are taken all the time, the lag tells the outage's age and returns to 0, nothing is
-    lost, the generation goes on."""
+    between: rows are taken all the time, the lag tells the outage's age and returns to 0, nothing
+    is lost, the generation goes on."""
     outage_story(scene, BucketArchive(scene.minio()))
 
 
@@ -181,7 +181,7 @@ def outage_story(scene, archive):
         assert status["store"]["error"], status["store"]
         count = len(ledger.acks)
         status = server.wait_status(lambda s: s["lag"]["ms"] >= 1500, "the lag to grow")
-        assert status["lag"]["ms"] <= (time.monotonic() - cut) * 1000 + 2000, "older than the outage"
+        assert status["lag"]["ms"] <= (time.monotonic() - cut) * 1000 + 2000, "before the outage"
         assert status["lag"]["frames"] > 0 and status["spool"]["segments"] > 0
         assert len(ledger.acks) > count, "an outage of the store must not stop the writers"
         assert server.readyz().code == 200

@@ -39,7 +39,8 @@ def bulk(rows, size):
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 def test_shapes__page_sizes(scene, page_size):
     archive = scene.archive("dir")
-    sqlite3(scene.database, f"PRAGMA page_size={page_size};", "CREATE TABLE bulk(x);", bulk(20, 700))
+    sqlite3(scene.database, f"PRAGMA page_size={page_size};", "CREATE TABLE bulk(x);",
+            bulk(20, 700))
     server = scene.server(archive).start_ready()
     scene.rows(server, 40, clients=2)
     sqlite3(scene.database, ".timeout 5000", bulk(50, 3 * page_size // 2))
@@ -195,7 +196,7 @@ def test_shapes__a_long_reader(scene, seconds):
     wal = scene.database.with_name("state.db-wal")
     size = wal.stat().st_size
     wal_no = server.status()["local"]["wal_no"]
-    server.wait_status(lambda s: s["local"]["wal_no"] > wal_no, "a WAL reset after the reader's end",
+    server.wait_status(lambda s: s["local"]["wal_no"] > wal_no, "a WAL reset after the reader",
                        limit_s=120)
     load.stop()
     print(f"{len(ledger.acks)} rows; the -wal had {size} bytes, has {wal.stat().st_size}")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Goal: what a start makes of what it finds, row by row of the start table (docs/archive-format.md):
-it continues only what is proven, begins a generation where it must, and where a person has to
+"""Goal: what a start makes of what it finds, row by row of the table in docs/archive-format.md: it
+continues only what is proven, begins a generation where it must, and where a person has to
 choose it waits, takes no write, leaves the archive alone, and names the cure, which works.
 
 Method: each situation is made from outside with files, copies, the stock `sqlite3` and the store
@@ -167,7 +167,7 @@ def test_start_table__02_the_spool_is_the_only_copy(scene):
 
 # ---- rows 3 and 4 ----
 def test_start_table__03_nothing_here_and_the_store_unreachable(scene):
-    """Waits; creates no database; when the store answers, makes the first start by itself (row 4)."""
+    """Waits, creates no database; when the store answers, makes a first start (row 4)."""
     minio = scene.minio()
     archive = BucketArchive(minio)
     minio.stop()
@@ -231,7 +231,8 @@ def test_start_table__05_empty_volume_waits_for_the_restore(scene, archive):
     assert status["role"] == "waiting for a restore"
     assert not scene.database.exists()
     scene.restore(archive).expect(0)
-    assert oracle.compare(oracle.read_rows(scene.database), None, ledger, time.monotonic()).lost == 0
+    restored = oracle.read_rows(scene.database)
+    assert oracle.compare(restored, None, ledger, time.monotonic()).lost == 0
     goes_on(scene, server, archive, rows, "by itself after the restore")
     assert all(archive.list()[key] == before[key] for key in before), "objects never change"
 
@@ -332,6 +333,24 @@ def test_start_table__06_restore_to_an_earlier_position_goes_on_as_a_child(scene
     assert rows[-1][1] == "the last one wanted"
     server = scene.server(archive).start_ready()
     goes_on(scene, server, archive, rows, "after a restore to a position")
+
+
+def test_start_table__06_an_older_generation_goes_on(scene):
+    """A person restores an older generation by name and goes on: that choice is recorded, and
+    "latest" is what came of it."""
+    archive = scene.archive("dir")
+    _, first = lived(scene, archive)
+    rows = scene.source()
+    scene.wipe()
+    scene.restore(archive).expect(0)
+    _, second = lived(scene, archive)
+    assert second["generation"] != first["generation"]
+    scene.wipe()
+    scene.restore(archive, "--to-latest", "--generation", first["generation"]).expect(0)
+    assert oracle.read_rows(scene.database) == rows
+    server = scene.server(archive).start_ready()
+    later = goes_on(scene, server, archive, rows, "an older generation by name")
+    assert second["generation"] in birth(archive, later["generation"]), "names what it overrides"
 
 
 def test_start_table__07_restored_but_the_archive_moved_on(scene, archive):
@@ -539,7 +558,7 @@ def test_start_table__12_cure_fork(scene, archive):
 
 
 def test_start_table__12_a_generation_not_of_ours(scene):
-    """Another machine restored and went on (a new generation): the first one, back up, is refused."""
+    """Another machine restored and went on (a new generation): the first one is refused."""
     archive = scene.archive("dir")
     lived(scene, archive)
     elsewhere = scene.path("elsewhere")
@@ -614,7 +633,8 @@ def test_start_table__13_the_file_was_replaced_while_down(scene):
     archive = scene.archive("dir")
     _, status = lived(scene, archive)
     other = scene.path("other")
-    sqlite3(other, "PRAGMA journal_mode=WAL;", "CREATE TABLE test(id INTEGER PRIMARY KEY, value INT);")
+    sqlite3(other, "PRAGMA journal_mode=WAL;",
+            "CREATE TABLE test(id INTEGER PRIMARY KEY, value INT);")
     for suffix in ("-wal", "-shm"):
         Path(f"{scene.database}{suffix}").unlink(missing_ok=True)
     os.replace(other, scene.database)
@@ -792,7 +812,7 @@ def test_start_table__17_the_wal_was_deleted(scene, archive):
     assert len(left) < len(rows), "the -wal was to hold rows"
     server = scene.server(archive).start()
     settled = server.wait_status(lambda s: s["role"] != "starting", "a decision")
-    assert not settled["ready"], f"serves {settled['rows']} of {len(rows)} confirmed rows: {settled}"
+    assert not settled["ready"], f"serves {settled['rows']} of {len(rows)} rows: {settled}"
     waits(scene, server, archive, f"HARVEY_ON_STALE=fork:{status['generation']}")
     server.stop_clean()
     server = scene.server(archive, ON_STALE="restore").start_ready()
@@ -814,8 +834,11 @@ def test_start_table__a_waiting_server_is_not_in_the_way(scene):
     scene.restore(archive).expect(0)
     for server in servers:
         server.wait_ready()
-    roles = until(lambda: (lambda found: found if sorted(found) == ["follower", "leader"] else None)(
-        [server.status()["role"] for server in servers]), "one leader and one follower")
+
+    def one_leads():
+        found = [server.status()["role"] for server in servers]
+        return found if sorted(found) == ["follower", "leader"] else None
+    roles = until(one_leads, "one leader and one follower")
     leader, follower = (servers if roles[0] == "leader" else servers[::-1])
     ledger = Ledger()
     load = scene.load([leader, follower], ledger, clients=4).start()

@@ -94,7 +94,8 @@ def dead_store(scene):
     generation = server.wait_archived()["generation"]
     archive.break_off()
     scene.rows(server, 40, ledger)
-    server.wait_status(lambda s: s["lag"]["frames"] > 0 and s["store"]["state"] != "ok", "the outage")
+    server.wait_status(lambda s: s["lag"]["frames"] > 0 and s["store"]["state"] != "ok",
+                       "the outage")
     return server, ledger, archive, generation
 
 
@@ -118,7 +119,7 @@ def test_stop__with_a_dead_store(scene):
 
 
 def test_stop__a_second_sigterm_skips_the_shipping(scene):
-    """HARVEY_STOP_TIMEOUT_MS is an hour: only the second signal can end it."""
+    """HARVEY_STOP_TIMEOUT_MS is long: only the second signal can end it."""
     archive = scene.archive("dir")
     server = scene.server(archive, STOP_TIMEOUT_MS=60000).start_ready()
     ledger = scene.rows(server, 20)
@@ -126,7 +127,8 @@ def test_stop__a_second_sigterm_skips_the_shipping(scene):
     generation = server.wait_archived()["generation"]
     archive.break_off()
     scene.rows(server, 40, ledger)
-    server.wait_status(lambda s: s["lag"]["frames"] > 0 and s["store"]["state"] != "ok", "the outage")
+    server.wait_status(lambda s: s["lag"]["frames"] > 0 and s["store"]["state"] != "ok",
+                       "the outage")
     server.signal(signal.SIGTERM)
     until(lambda: server.readyz() is None or server.readyz().code == 503, "not ready")
     pause_s = 1.0

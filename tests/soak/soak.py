@@ -46,8 +46,8 @@ def rounds(count, minio, seed):
             try:
                 story.round(number)
             except BaseException:
-                print(f"HARVEY_SEED={seed}: violated in round {number} on {kind}; kept: {scene.dir}",
-                      flush=True)
+                print(f"HARVEY_SEED={seed}: violated in round {number} on {kind}; "
+                      f"kept: {scene.dir}", flush=True)
                 scene.end()
                 raise
             tidy(scene)
@@ -116,7 +116,8 @@ def long_run(seconds, minio, seed):
         raise
     scene.end()
     shutil.rmtree(scene.dir, ignore_errors=True)
-    print(f"{seconds} s, {len(ledger.acks)} rows, {checks} restores compared, 0 violations", flush=True)
+    print(f"{seconds} s, {len(ledger.acks)} rows, {checks} restores compared, 0 violations",
+          flush=True)
 
 
 def main(arguments):

@@ -28,7 +28,7 @@ class Ledger:
         self.mark = mark or f"{os.getpid()}.{next(self._lives)}"
         self.acks = []
         self.sent = set()          # every payload that went out, answered or not
-        self.errors = []           # (time, what) of answers other than 200 and of broken connections
+        self.errors = []           # (time, what): answers other than 200, broken connections
         self._lock = threading.Lock()
         self._file = open(path, "a", encoding="ascii") if path else None
 

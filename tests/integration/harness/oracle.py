@@ -22,7 +22,8 @@ def read_rows(path, table="test"):
         assert not Path(f"{path}{suffix}").exists(), f"{path}{suffix} lies beside it"
     connection = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
     try:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?",
+                                  (table,)).fetchone():
             return []
         return connection.execute(f"SELECT id, value FROM {table} ORDER BY id").fetchall()
     finally:
@@ -62,7 +63,8 @@ def compare(restored, source, ledger, promised_before, what=""):
     count = len(restored)
     if source is not None:
         assert restored == source[:count], (
-            f"{what}: restored rows are no prefix of the source's: {_first_difference(restored, source)}")
+            f"{what}: restored rows are no prefix of the source's: "
+            f"{_first_difference(restored, source)}")
         by_id = dict(source)
         for ack in ledger.acks:
             assert by_id.get(ack.row) == ack.payload, (

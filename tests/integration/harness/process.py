@@ -83,7 +83,8 @@ class Process:
             return self.child.wait(limit_s or LIMIT_S)
         except subprocess.TimeoutExpired:
             raise Waited(f"{self.name} (pid {self.pid}) did not end within "
-                         f"{limit_s or LIMIT_S:.0f} s; its log ends:\n{self.log()[-2000:]}") from None
+                         f"{limit_s or LIMIT_S:.0f} s; its log ends:\n"
+                         f"{self.log()[-2000:]}") from None
 
     def kill(self):
         """kill -9, by its id, and reaped."""

@@ -23,14 +23,14 @@ class S3:
         now = datetime.datetime.now(datetime.timezone.utc)
         stamp, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
         path = urllib.parse.quote(path, safe="/-_.~")
-        query_text = "&".join(f"{urllib.parse.quote(k, safe='-_.~')}={urllib.parse.quote(v, safe='-_.~')}"
-                              for k, v in sorted((query or {}).items()))
+        query_text = urllib.parse.urlencode(sorted((query or {}).items()), safe="-_.~",
+                                            quote_via=urllib.parse.quote)
         digest = hashlib.sha256(body).hexdigest()
         host = f"127.0.0.1:{self.port}"
         headers = {"host": host, "x-amz-content-sha256": digest, "x-amz-date": stamp}
         names = ";".join(sorted(headers))
-        canonical = "\n".join([method, path, query_text,
-                               "".join(f"{k}:{headers[k]}\n" for k in sorted(headers)), names, digest])
+        lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
+        canonical = "\n".join([method, path, query_text, lines, names, digest])
         scope = f"{day}/us-east-1/s3/aws4_request"
         to_sign = "\n".join(["AWS4-HMAC-SHA256", stamp, scope,
                              hashlib.sha256(canonical.encode()).hexdigest()])
@@ -42,7 +42,8 @@ class S3:
                                     f"SignedHeaders={names}, Signature={signature}")
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request(method, path + ("?" + query_text if query_text else ""), body, headers)
+            target = path + ("?" + query_text if query_text else "")
+            connection.request(method, target, body, headers)
             answer = connection.getresponse()
             data = answer.read()
         finally:
