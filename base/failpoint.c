@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* failpoint: see failpoint.h. The list below is the one place that names them all. */
+#include "base/failpoint.h"
+
+#ifdef HARVEY_TEST_HOOKS
+
+#include "base/err.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const failpoint_names[] = {
+    "start_locks_held",       /* START: K and WRITE held, nothing captured */
+    "start_generation_noted", /* the pending generation is durable, its birth not yet put */
+    "birth_put",              /* the birth is put, state does not know it yet */
+    "claim_noted",            /* the pending claim is durable, not yet put */
+    "claim_put",              /* the claim is put, state does not know it yet */
+    "capture_done",           /* frames captured, the old read transaction still open */
+    "spool_written",          /* a segment's temporary file is written, not yet named */
+    "spool_named",            /* named, not yet queued */
+    "checkpoint_flagged",     /* the flag is durable, the checkpoint has not begun */
+    "checkpoint_done",        /* the checkpoint is done, the flag still set */
+    "freeze_write_held",      /* FREEZE: WRITE held, before the tail is captured */
+    "freeze_backfilled",      /* everything backfilled, on k>0 */
+    "freeze_at_mark0",        /* at mark 0 with K and WRITE */
+    "freeze_reset_noted",     /* "a reset follows" is durable, WRITE still held */
+    "freeze_released",        /* WRITE released, the WAL not yet begun anew */
+    "freeze_reset_done",      /* the WAL has begun anew, still at mark 0 */
+    "snapshot_opened",        /* the read transaction is open at an exact position */
+    "snapshot_copied",        /* the local copy is whole */
+    "snapshot_parts_made",    /* parts made, the local complete.json not yet */
+    "snapshot_part_put",      /* some part is in the store */
+    "snapshot_before_complete", /* everything put but complete.json */
+    "snapshot_completed",     /* complete.json put, state does not know it yet */
+    "upload_before_put",      /* a segment's upload is about to start */
+    "upload_after_put",       /* the store has confirmed it, the run does not know it yet */
+    "spool_before_delete",    /* confirmed, state durable, the file still there */
+    "handover_lock_dropped",  /* HANDOVER: leader.lock dropped, transaction still open */
+    "restore_part_written",   /* restore: a part is in the temporary file */
+    "restore_wal_applied",    /* restore: all frames applied */
+    "restore_marker_written", /* restore: the marker is there, the file not yet renamed */
+    "restore_renamed",        /* restore: renamed, the directory not yet synced */
+};
+enum { FAILPOINT_COUNT = sizeof failpoint_names / sizeof failpoint_names[0] };
+
+static pthread_mutex_t failpoint_mutex = PTHREAD_MUTEX_INITIALIZER;
+static unsigned failpoint_reached[FAILPOINT_COUNT]; /* guarded by failpoint_mutex */
+
+static void failpoint_note(const char *name)
+{
+    const char *path = getenv("HARVEY_TEST_FAILPOINT_LOG");
+    if (path == NULL) {
+        return;
+    }
+    char line[64];
+    int n = snprintf(line, sizeof line, "%s\n", name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (fd >= 0) {
+        ssize_t written = write(fd, line, (size_t)n);
+        (void)written;
+        (void)close(fd);
+    }
+}
+
+void failpoint_reach(const char *name)
+{
+    size_t index = 0;
+    while (index < FAILPOINT_COUNT && strcmp(failpoint_names[index], name) != 0) {
+        index++;
+    }
+    ASSERT(index < FAILPOINT_COUNT);
+    (void)pthread_mutex_lock(&failpoint_mutex);
+    unsigned count = ++failpoint_reached[index];
+    (void)pthread_mutex_unlock(&failpoint_mutex);
+    if (count == 1) {
+        failpoint_note(name);
+    }
+    const char *wanted = getenv("HARVEY_TEST_FAILPOINT");
+    size_t length = strlen(name);
+    if (wanted != NULL && strncmp(wanted, name, length) == 0 && wanted[length] == ':' &&
+        strtoul(wanted + length + 1, NULL, 10) == count) {
+        (void)kill(getpid(), SIGKILL);
+    }
+}
+
+bool failpoint_switch(const char *name)
+{
+    char variable[64];
+    (void)snprintf(variable, sizeof variable, "HARVEY_TEST_%s", name);
+    return getenv(variable) != NULL;
+}
+
+#else
+typedef int failpoint_is_compiled_out; /* ISO C wants something in every file */
+#endif
