@@ -30,7 +30,8 @@ struct door_client {
     int socket_fd;   /* -1: not connected */
     int listener_fd; /* our own copy, kept to hand it to a restarted door; -1: none yet */
     bool joined;     /* this connection has a listener on both sides */
-    bool leaving;
+    bool leaving;    /* adopts nothing more */
+    bool told;       /* the door at the other end knows */
     bool wants_room; /* a send found the queue full */
     bool due;        /* the moment to try to connect has come */
     struct backoff backoff;
@@ -67,14 +68,15 @@ static void disconnect(struct door_client *client)
     }
     client->socket_fd = -1;
     client->joined = false;
+    client->told = false;
     client->wants_room = false;
 }
 
-/* Not connected: try again later, unless this process is about to end anyway. */
+/* Not connected: try again later. A leaver too: it has connections to pass on. */
 static enum rc retry_later(struct door_client *client, struct err *err)
 {
     disconnect(client);
-    return client->leaving ? RC_OK : set_timer(client, backoff_next_ms(&client->backoff), err);
+    return set_timer(client, backoff_next_ms(&client->backoff), err);
 }
 
 enum rc door_client_create(const char *socket_path, struct door_client **client, struct err *err)
@@ -172,15 +174,38 @@ static bool is_same_socket(int a, int b)
            left.st_dev == right.st_dev && left.st_ino == right.st_ino;
 }
 
-/* Takes `fd`. The caller gets a copy, unless it has this very socket already. */
-static enum rc take_listener(struct door_client *client, int fd, struct door_event *event,
-                             struct err *err)
+static enum rc say_leaving(struct door_client *client, struct err *err)
+{
+    const struct door_message leaving = {.type = DOOR_MESSAGE_LEAVING};
+
+    if (client->told) {
+        return RC_OK;
+    }
+    enum rc rc = door_message_send(client->socket_fd, &leaving, -1, err);
+    client->told = rc == RC_OK;
+    return rc;
+}
+
+/* There is a door again, and both sides have the listener. A leaver may go on passing. */
+static enum rc finish_joining(struct door_client *client, struct door_event *event,
+                              struct err *err)
 {
     client->joined = true;
     backoff_reset(&client->backoff);
-    if (is_same_socket(fd, client->listener_fd)) {
-        close(fd);
+    if (!client->leaving) {
         return RC_OK;
+    }
+    event->kind = DOOR_EVENT_ROOM;
+    return say_leaving(client, err);
+}
+
+/* Takes `fd`. The caller gets a copy, unless it has this very socket or wants none any more. */
+static enum rc take_listener(struct door_client *client, int fd, struct door_event *event,
+                             struct err *err)
+{
+    if (client->leaving || is_same_socket(fd, client->listener_fd)) {
+        close(fd);
+        return client->joined ? RC_OK : finish_joining(client, event, err);
     }
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (copy < 0) {
@@ -193,11 +218,12 @@ static enum rc take_listener(struct door_client *client, int fd, struct door_eve
     }
     client->listener_fd = fd;
     *event = (struct door_event){.kind = DOOR_EVENT_LISTENER, .fd = copy};
-    return RC_OK;
+    return finish_joining(client, event, err);
 }
 
 /* The door was restarted and could not bind: our copy is the socket that is in its way. */
-static enum rc give_listener(struct door_client *client, struct err *err)
+static enum rc give_listener(struct door_client *client, struct door_event *event,
+                             struct err *err)
 {
     const struct door_message message = {.type = DOOR_MESSAGE_LISTENER};
 
@@ -205,14 +231,13 @@ static enum rc give_listener(struct door_client *client, struct err *err)
         return RC_OK; /* it asks others too */
     }
     enum rc rc = door_message_send(client->socket_fd, &message, client->listener_fd, err);
-    if (rc == RC_OK) {
-        client->joined = true;
-        backoff_reset(&client->backoff);
-    }
-    return rc;
+    return rc == RC_OK ? finish_joining(client, event, err) : rc;
 }
 
-/* Takes `fd`. Confirmed first: what the door does not know to be ours it gives to another. */
+/*
+ * Takes `fd`. Confirmed first: what the door does not know to be ours it gives to another. A door
+ * that has ended gives nothing to anybody: then it is ours without being confirmed.
+ */
 static enum rc adopt(struct door_client *client, uint32_t number, int fd, struct door_event *event,
                      struct err *err)
 {
@@ -227,12 +252,12 @@ static enum rc adopt(struct door_client *client, uint32_t number, int fd, struct
         return err_set(err, RC_INVALID, "the door sent a connection before the listener");
     }
     enum rc rc = door_message_send(client->socket_fd, &adopted, -1, err);
-    if (rc != RC_OK) {
+    if (rc != RC_OK && rc != RC_UNAVAILABLE) {
         close(fd);
         return rc;
     }
     *event = (struct door_event){.kind = DOOR_EVENT_CONN, .fd = fd};
-    return RC_OK;
+    return RC_OK; /* the next receive finds out whether the door is still there */
 }
 
 static enum rc take_message(struct door_client *client, const struct door_message *message, int fd,
@@ -244,7 +269,7 @@ static enum rc take_message(struct door_client *client, const struct door_messag
     case DOOR_MESSAGE_CONN:
         return adopt(client, message->number, fd, event, err);
     case DOOR_MESSAGE_WANT_LISTENER:
-        return give_listener(client, err);
+        return give_listener(client, event, err);
     case DOOR_MESSAGE_HELLO:
     case DOOR_MESSAGE_ADOPTED:
     case DOOR_MESSAGE_LEAVING:
@@ -275,7 +300,7 @@ static enum rc take_timer(struct door_client *client, struct err *err)
     uint64_t expirations = 0;
 
     if (read(client->timer_fd, &expirations, sizeof expirations) == (ssize_t)sizeof expirations) {
-        client->due = client->socket_fd < 0 && !client->leaving;
+        client->due = client->socket_fd < 0;
     } else if (errno != EAGAIN) {
         return err_set_errno(err, RC_IO, "timerfd");
     }
@@ -354,18 +379,11 @@ enum rc door_client_join(struct door_client *client, int timeout_ms, int *listen
 
 enum rc door_client_leave(struct door_client *client, struct err *err)
 {
-    const struct door_message leaving = {.type = DOOR_MESSAGE_LEAVING};
-
-    if (client->leaving) {
-        return RC_OK;
-    }
     client->leaving = true;
     if (!client->joined) {
         return err_set(err, RC_UNAVAILABLE, "no door at %s", client->path);
     }
-    enum rc rc = door_message_send(client->socket_fd, &leaving, -1, err);
-    client->leaving = rc != RC_BUSY;
-    return rc;
+    return say_leaving(client, err);
 }
 
 enum rc door_client_send_conn(struct door_client *client, int fd, struct err *err)

@@ -15,8 +15,8 @@
  *       door_client_leave(client, &err);
  *       for each connection at a request boundary with nothing buffered:
  *           door_client_send_conn(client, fd, &err)  RC_OK: close or dup2 over fd; no shutdown()
- *                                                    RC_BUSY: keep it until DOOR_EVENT_ROOM
- *                                                    else: no door: answer, Connection: close
+ *                                                    else: keep it until DOOR_EVENT_ROOM; past the
+ *                                                    deadline: answer, Connection: close
  *   door_client_destroy(client);
  *
  * The listener and the connections are one socket in several processes. close() is always right;
@@ -41,7 +41,7 @@ enum door_event_kind {
     DOOR_EVENT_NONE,     /* nothing more now; go back to the loop */
     DOOR_EVENT_LISTENER, /* event.fd: accept from it. Returned: the caller closes it */
     DOOR_EVENT_CONN,     /* event.fd: a live connection, adopted. Returned: the caller closes it */
-    DOOR_EVENT_ROOM,     /* after RC_BUSY of door_client_send_conn: try again */
+    DOOR_EVENT_ROOM,     /* door_client_send_conn had failed: try again */
     DOOR_EVENT_LOST,     /* the door went away, err says how; the client looks for a new one */
 };
 
@@ -81,17 +81,19 @@ RC_MUST_CHECK enum rc door_client_next(struct door_client *client, struct door_e
                                        struct err *err);
 
 /*
- * Says that this process leaves: no connection is adopted from here on, none is looked for.
- * Call it before the first door_client_send_conn of a release. RC_UNAVAILABLE: there is no door,
- * or it is not joined: drain with Connection: close instead. RC_BUSY: nothing was said, call it
- * again. After success a second call does nothing.
+ * Says that this process leaves: from here on no connection is adopted and no listener taken.
+ * Call it before the first door_client_send_conn of a release. RC_UNAVAILABLE: there is no door
+ * now (it is being restarted, or was never there). The client goes on looking for one and tells
+ * it; DOOR_EVENT_ROOM says so. Meanwhile serve on, past the deadline answer with Connection:
+ * close. RC_BUSY: nothing was said, call it again. After success a second call does nothing.
  */
 RC_MUST_CHECK enum rc door_client_leave(struct door_client *client, struct err *err);
 
 /*
  * Passes a connection on. `fd` is borrowed: after RC_OK the door has its own reference and the
- * caller closes fd (or puts another socket over it) without shutdown(). RC_BUSY: nothing was
- * sent; DOOR_EVENT_ROOM will come. RC_UNAVAILABLE: the door is gone. RC_IO.
+ * caller closes fd (or puts another socket over it) without shutdown(). After RC_BUSY (the door's
+ * queue is full) and RC_UNAVAILABLE (it is gone) nothing was sent and fd is whole; DOOR_EVENT_ROOM
+ * comes when there is room, or a new door. RC_IO.
  */
 RC_MUST_CHECK enum rc door_client_send_conn(struct door_client *client, int fd, struct err *err);
 

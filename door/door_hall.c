@@ -118,26 +118,55 @@ static void park(struct door_hall *hall, int fd)
 
 /* ---- members come and go ---- */
 
-/* Ends the conversation; what the app has not adopted goes to others. */
-static void show_out(struct door_hall *hall, struct member *member, const char *why)
+/* Lets go of all that is under way to it: for others, or because the app will have it. */
+static void release_sent(struct door_hall *hall, struct member *member, bool for_others)
 {
-    uint32_t returned = under_way(member);
-
-    for (uint32_t no = member->adopted_no + 1; no != member->sent_no + 1; no++) {
-        park(hall, member->sent[no % DOOR_WINDOW]);
+    while (member->adopted_no != member->sent_no) {
+        member->adopted_no++;
+        int fd = member->sent[member->adopted_no % DOOR_WINDOW];
+        if (for_others) {
+            park(hall, fd);
+        } else {
+            close(fd);
+        }
     }
+}
+
+/*
+ * Ends the conversation. What an app that is `gone` has not adopted goes to others; one that we
+ * show out still finds it in its queue, and keeps it.
+ */
+static void show_out(struct door_hall *hall, struct member *member, bool gone, const char *why)
+{
+    uint32_t returned = gone ? under_way(member) : 0;
+
+    release_sent(hall, member, gone);
     close(member->fd);
     if (member->state != MEMBER_NEW) {
         enum member_state was = member->state;
         member->state = MEMBER_ABSENT;
         log_info("door",
-                 "app gone app=%u left=%s passed=%" PRIu64 " unadopted=%u apps=%u parked=%u "
+                 "app gone app=%u left=%s passed=%" PRIu64 " returned=%u apps=%u parked=%u "
                  "reason=\"%s\"",
                  index_of(hall, member), was == MEMBER_LEAVING ? "orderly" : "abruptly",
                  member->passed_count, returned, count_apps(hall),
                  door_parking_count(hall->parking), why);
     }
     *member = (struct member){.state = MEMBER_ABSENT, .fd = -1};
+}
+
+/*
+ * Sending failed. An app that is gone may have said a lot before it went, connections among it: it
+ * is given nothing more, and heard to the end.
+ */
+static void take_send_failure(struct door_hall *hall, struct member *member, enum rc rc,
+                              const char *why)
+{
+    if (rc == RC_UNAVAILABLE) {
+        member->state = MEMBER_LEAVING;
+    } else {
+        show_out(hall, member, false, why);
+    }
 }
 
 static bool is_allowed(const struct door_hall *hall, int fd)
@@ -203,8 +232,9 @@ static void give_listener(struct door_hall *hall, struct member *member)
     const struct door_message message = {.type = DOOR_MESSAGE_LISTENER};
     struct err err = ERR_INIT;
 
-    if (door_message_send(member->fd, &message, hall->listener_fd, &err) != RC_OK) {
-        show_out(hall, member, err.text);
+    enum rc rc = door_message_send(member->fd, &message, hall->listener_fd, &err);
+    if (rc != RC_OK) {
+        take_send_failure(hall, member, rc, err.text);
         return;
     }
     member->state = MEMBER_JOINED;
@@ -217,8 +247,9 @@ static void ask_for_listener(struct door_hall *hall, struct member *member)
     const struct door_message message = {.type = DOOR_MESSAGE_WANT_LISTENER};
     struct err err = ERR_INIT;
 
-    if (door_message_send(member->fd, &message, -1, &err) != RC_OK) {
-        show_out(hall, member, err.text);
+    enum rc rc = door_message_send(member->fd, &message, -1, &err);
+    if (rc != RC_OK) {
+        take_send_failure(hall, member, rc, err.text);
     }
 }
 
@@ -305,21 +336,22 @@ static enum rc take_adopted(struct member *member, uint32_t number, struct err *
 static void take_leaving(struct door_hall *hall, struct member *member)
 {
     member->state = MEMBER_LEAVING;
-    while (member->adopted_no != member->sent_no) {
-        member->adopted_no++;
-        park(hall, member->sent[member->adopted_no % DOOR_WINDOW]);
-    }
+    release_sent(hall, member, true);
 }
 
-static enum rc answer_health(struct door_hall *hall, struct member *member, struct err *err)
+static void answer_health(struct door_hall *hall, struct member *member)
 {
+    struct err err = ERR_INIT;
     const struct door_message answer = {.type = DOOR_MESSAGE_HEALTH,
                                         .flags = hall->listener_fd >= 0 ? DOOR_FLAG_HAS_LISTENER
                                                                         : 0,
                                         .number = count_apps(hall),
                                         .count = door_parking_count(hall->parking)};
 
-    return door_message_send(member->fd, &answer, -1, err);
+    enum rc rc = door_message_send(member->fd, &answer, -1, &err);
+    if (rc != RC_OK) {
+        take_send_failure(hall, member, rc, err.text);
+    }
 }
 
 static enum rc refuse(const struct door_message *message, int fd, struct err *err)
@@ -337,7 +369,8 @@ static enum rc take_message(struct door_hall *hall, struct member *member,
     bool is_app = member->state != MEMBER_NEW;
 
     if (message->type == DOOR_MESSAGE_HEALTH) {
-        return answer_health(hall, member, err);
+        answer_health(hall, member);
+        return RC_OK;
     }
     if (message->type == DOOR_MESSAGE_HELLO && !is_app) {
         take_hello(hall, member, message);
@@ -389,7 +422,7 @@ static bool listen_to(struct door_hall *hall, struct member *member)
     if (rc == RC_INVALID) {
         log_warn("door", "peer shown out: %s", err.text);
     }
-    show_out(hall, member, err.text);
+    show_out(hall, member, rc == RC_UNAVAILABLE, err.text);
     return false;
 }
 
@@ -426,7 +459,7 @@ static bool hand_over(struct door_hall *hall, struct member *app, int fd)
         return true;
     }
     if (rc != RC_BUSY) {
-        show_out(hall, app, err.text);
+        take_send_failure(hall, app, rc, err.text);
     }
     return false;
 }
@@ -444,7 +477,7 @@ static void spread(struct door_hall *hall)
         int fd = door_parking_take(hall->parking);
         if (!hand_over(hall, app, fd)) {
             park(hall, fd);
-            hall->stalled = app->state != MEMBER_ABSENT;
+            hall->stalled = app->state == MEMBER_JOINED;
             if (hall->stalled) {
                 break;
             }
@@ -597,10 +630,7 @@ void door_hall_destroy(struct door_hall *hall)
     }
     for (size_t i = 0; i < DOOR_MEMBERS_MAX; i++) {
         struct member *member = &hall->members[i];
-        while (member->adopted_no != member->sent_no) {
-            member->adopted_no++;
-            close(member->sent[member->adopted_no % DOOR_WINDOW]); /* in the app's queue by now */
-        }
+        release_sent(hall, member, false); /* it lies in the app's queue */
         if (member->fd >= 0) {
             close(member->fd);
         }

@@ -512,6 +512,115 @@ static void test_door_hall__restarted_door_gets_its_listener_back(void **state)
     door_client_destroy(b);
 }
 
+/* SIGTERM for a server while there is no door: it passes its connections to the next one. */
+static void test_door_hall__leaver_waits_for_the_next_door(void **state)
+{
+    int listener_a = -1;
+    int listener_b = -1;
+    int browser = -1;
+    int served = -1;
+    struct door_client *a = join(&listener_a);
+    struct door_client *b = join(&listener_b);
+
+    (void)state;
+    connect_through(listener_a, &browser, &served);
+    set_port(port_of(listener_a));
+    door_hall_destroy(hall);
+    hall = NULL;
+    (void)expect_event(a, DOOR_EVENT_LOST);
+    (void)expect_event(b, DOOR_EVENT_LOST);
+    assert_int_equal(door_client_leave(a, &err), RC_UNAVAILABLE);
+    assert_int_equal(door_client_send_conn(a, served, &err), RC_UNAVAILABLE);
+    assert_int_equal(door_hall_create(&config, &hall, &err), RC_OK);
+    (void)expect_event(a, DOOR_EVENT_ROOM); /* it has given the listener on its way out */
+    assert_int_equal(ask_health().flags, DOOR_FLAG_HAS_LISTENER);
+    assert_int_equal(door_client_leave(a, &err), RC_OK);
+    assert_int_equal(door_client_send_conn(a, served, &err), RC_OK);
+    close(served);
+    int adopted = expect_event(b, DOOR_EVENT_CONN).fd;
+    expect_talk(browser, adopted);
+    assert_int_equal(ask_health().number, 1);
+    close(adopted);
+    close(browser);
+    close(listener_a);
+    close(listener_b);
+    door_client_destroy(a);
+    door_client_destroy(b);
+}
+
+/* The same in one breath: the leaver is gone before the door has read a word of it. */
+static void test_door_hall__leaver_in_a_hurry_is_heard_to_the_end(void **state)
+{
+    const struct door_message hello = {.type = DOOR_MESSAGE_HELLO,
+                                       .flags = DOOR_FLAG_HAS_LISTENER};
+    const struct door_message offer = {.type = DOOR_MESSAGE_LISTENER};
+    const struct door_message leaving = {.type = DOOR_MESSAGE_LEAVING};
+    const struct door_message conn = {.type = DOOR_MESSAGE_CONN};
+    struct door_message message;
+    int listener = -1;
+    int browser = -1;
+    int served = -1;
+    int fd = -1;
+    int passed = -1;
+    struct door_client *a = join(&listener);
+
+    (void)state;
+    connect_through(listener, &browser, &served);
+    set_port(port_of(listener));
+    door_hall_destroy(hall);
+    hall = NULL;
+    door_client_destroy(a);
+    assert_int_equal(door_hall_create(&config, &hall, &err), RC_OK);
+    assert_int_equal(door_socket_connect(socket_path, &fd, &err), RC_OK);
+    assert_int_equal(door_message_send(fd, &hello, -1, &err), RC_OK);
+    hall_works();
+    assert_int_equal(door_message_receive(fd, &message, &passed, &err), RC_OK);
+    assert_int_equal(message.type, DOOR_MESSAGE_WANT_LISTENER);
+    assert_int_equal(door_message_send(fd, &offer, listener, &err), RC_OK);
+    assert_int_equal(door_message_send(fd, &leaving, -1, &err), RC_OK);
+    assert_int_equal(door_message_send(fd, &conn, served, &err), RC_OK);
+    close(served);
+    close(listener);
+    close(fd);
+    hall_works();
+    assert_int_equal(ask_health().count, 1);
+    struct door_client *b = join(&listener);
+    int adopted = expect_event(b, DOOR_EVENT_CONN).fd;
+    expect_talk(browser, adopted);
+    close(adopted);
+    close(browser);
+    close(listener);
+    door_client_destroy(b);
+}
+
+/* The door ends with a connection in an app's queue: nobody else can have it. */
+static void test_door_hall__unread_connection_survives_the_door(void **state)
+{
+    int listener_a = -1;
+    int listener_b = -1;
+    int browser = -1;
+    int served = -1;
+    struct door_client *a = join(&listener_a);
+    struct door_client *b = join(&listener_b);
+
+    (void)state;
+    connect_through(listener_a, &browser, &served);
+    assert_int_equal(door_client_leave(a, &err), RC_OK);
+    assert_int_equal(door_client_send_conn(a, served, &err), RC_OK); /* unread by the door, too */
+    close(served);
+    door_client_destroy(a);
+    door_hall_destroy(hall);
+    hall = NULL;
+    int adopted = expect_event(b, DOOR_EVENT_CONN).fd;
+    (void)expect_event(b, DOOR_EVENT_LOST);
+    expect_talk(browser, adopted);
+    close(adopted);
+    close(browser);
+    close(listener_a);
+    close(listener_b);
+    door_client_destroy(b);
+}
+
 static void test_door_hall__second_door_is_refused(void **state)
 {
     struct door_hall *second = NULL;
@@ -630,6 +739,9 @@ int main(void)
         TEST(test_door_hall__connection_on_its_way_to_a_leaver_turns_back),
         TEST(test_door_hall__many_connections_are_spread),
         TEST(test_door_hall__restarted_door_gets_its_listener_back),
+        TEST(test_door_hall__leaver_waits_for_the_next_door),
+        TEST(test_door_hall__leaver_in_a_hurry_is_heard_to_the_end),
+        TEST(test_door_hall__unread_connection_survives_the_door),
         TEST(test_door_hall__second_door_is_refused),
         TEST(test_door_client__join_without_a_door_times_out),
         TEST(test_door_hall__broken_protocol_ends_only_that_peer),
