@@ -52,7 +52,7 @@ native_stop() {
 
 native_up() {
     .ci/deps build run
-    make -s -j"$(nproc)" build
+    make -s -j"$(nproc)" bin/server bin/restore
     pid=$(native_pid)
     if [ -n "$pid" ] && [ "$(recorded port)" = "$port" ] && cmp -s "/proc/$pid/exe" bin/server; then
         say "server $pid is running already"
@@ -65,12 +65,14 @@ native_up() {
 
 native_disaster() {
     native_env
+    killed="no server was running"
+    [ -z "$(native_pid)" ] || killed="killed the server"
     native_stop KILL 10
     if [ "$HARVEY_DB" = ./data/state.db ]; then
         rm -rf ./data
-        say "killed the server, deleted ./data"
+        say "$killed, deleted ./data"
     else # somebody's own directory may hold more than the database
         rm -rf "$HARVEY_DB" "$HARVEY_DB-wal" "$HARVEY_DB-shm" "$HARVEY_DB-harvey"
-        say "killed the server, deleted $HARVEY_DB and its -wal, -shm and -harvey"
+        say "$killed, deleted $HARVEY_DB and its -wal, -shm and -harvey"
     fi
 }

@@ -104,8 +104,9 @@ compose_up() {
     compose up -d --no-build --remove-orphans
 }
 
+# Prints the containers that are not well; succeeds where there are any.
 unhealthy() {
-    [ "$stack" = compose ] || return 0
+    [ "$stack" = compose ] || return 1
     our_containers --filter label=com.docker.compose.oneoff=False --format '{{.Names}}: {{.Status}}' |
         grep -E 'starting|unhealthy|Exited|Restarting|Created'
 }
@@ -195,7 +196,7 @@ get_status() {
     curl -sS -m 10 "$url/status" 2>/dev/null || die "no server answers on $url: make up"
 }
 
-rows() { get_status | sed -n 's/^Total rows: *\([0-9]*\).*/\1/p'; }
+rows_of() { printf '%s\n' "$1" | sed -n 's/^Total rows: *\([0-9]*\).*/\1/p'; }
 
 status() {
     text=$(get_status)
@@ -210,11 +211,11 @@ status() {
 
 hammer() {
     .ci/deps hey
-    before=$(rows)
+    before=$(get_status)
     hey -z "${HAMMER_S:-10}s" "$url/" || true
-    after=$(rows)
-    say "rows written: $((after - before)) (now $after)"
-    get_status | grep -i lag || true
+    after=$(get_status)
+    say "rows written: $(($(rows_of "$after") - $(rows_of "$before"))) (now $(rows_of "$after"))"
+    printf '%s\n' "$after" | grep -i lag || true
 }
 
 disaster() {
