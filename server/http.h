@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * http: HTTP/1.1 on a listening socket; the one owner of libmicrohttpd (MHD). It has no thread and
+ * no loop of its own: http_loop.c waits on http_epoll_fd and calls http_run.
+ *
+ * Group commit without suspending connections ("gc-retry"): for a request that is complete but not
+ * answered yet MHD calls its handler again in each round until a response is queued. So an insert is
+ * put on a list, the handler returns, and one round after the job came back (http_return) the same
+ * handler answers it. This costs no system call per request, where suspend and resume cost three.
+ * tests/integration/test_http.py pins it, for MHD says little about it.
+ *
+ * A connection's record holds its job, and outlives the connection while the job is away.
+ *
+ * What else is done here and not by MHD: a deadline for slow requests (408), 431 before MHD's memory
+ * pool runs out, an answer to surplus connections (503), a drain at stop in which every answer says
+ * "Connection: close".
+ *
+ * Thread: one, the http thread, for everything after http_create.
+ */
+#ifndef HARVEY_SERVER_HTTP_H
+#define HARVEY_SERVER_HTTP_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "server/listener.h"
+#include "server/writer.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What answers depend on; backend.c, or a stand-in in tests. */
+struct http_backend {
+    void *arg;
+    bool (*is_ready)(void *arg); /* cheap: asked for each insert */
+    /* Why not, or why the last batch failed, as one line of text. */
+    void (*describe)(void *arg, bool failed_batch, char *text, size_t text_bytes);
+    enum rc (*status)(void *arg, bool json, unsigned connections, struct buf *out,
+                      struct err *err);
+    void (*submit)(void *arg, struct writer_job *newest, struct writer_job *oldest);
+};
+
+struct http_config {
+    struct listener *listener; /* borrowed until http_destroy */
+    struct http_backend backend;
+    unsigned connections_max;
+    unsigned idle_timeout_s;
+    unsigned request_timeout_s;
+};
+
+struct http;
+
+/* Starts MHD on the listening socket. RC_NOMEM, RC_IO, RC_LIMIT (too few descriptors). */
+RC_MUST_CHECK enum rc http_create(const struct http_config *config, struct http **http,
+                                  struct err *err);
+
+/* Closes every connection. No job may be away. NULL is legal. */
+void http_destroy(struct http *http);
+
+int http_epoll_fd(const struct http *http);
+
+/*
+ * Serves what is ready now; never blocks. True: call again at once, there is more to do without
+ * waiting for the descriptor. Jobs of new requests gather until http_flush.
+ */
+bool http_run(struct http *http, int64_t now_ms);
+
+/* How many inserts wait for http_flush, are away at the writer, and were so at most of late. */
+struct http_load {
+    unsigned gathered;
+    unsigned away;
+    unsigned recent_peak; /* of gathered + away */
+};
+struct http_load http_get_load(const struct http *http);
+
+/* Hands the gathered jobs to backend.submit. */
+void http_flush(struct http *http);
+
+/* Takes answered jobs back (a list from writer_collect); the next http_run answers them. */
+void http_return(struct http *http, struct writer_job *jobs);
+
+/* Milliseconds until http_run must be called though nothing happens; -1: never. */
+int http_timeout_ms(struct http *http);
+
+/* Ends requests past their deadline; to be called about once per second. */
+void http_sweep(struct http *http, int64_t now_ms);
+
+/*
+ * Stops listening, takes in what waits in the accept queue (unless the socket is shared), and makes
+ * every further answer the last of its connection.
+ */
+void http_drain(struct http *http, int64_t now_ms);
+
+/* True once nothing is under way and idle connections have had `linger_ms` for a last request. */
+bool http_is_drained(const struct http *http, int64_t now_ms, int64_t linger_ms);
+
+unsigned http_connections(const struct http *http);
+
+#endif

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * http_loop: see http_loop.h.
+ *
+ * Linger: a commit costs nearly the same for one row as for fifty, so when fewer requests wait than
+ * did at the same time of late, the loop sleeps up to LINGER_US for the others before it hands over.
+ * A single client never waits: its peak is one.
+ */
+#include "server/http_loop.h"
+
+#include "base/clk.h"
+#include "base/log.h"
+#include "server/health.h"
+#include "server/status.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define LOOP_EVENTS_MAX 8
+#define LOOP_LINGER_US 100
+#define LOOP_PENDING_WAIT_US 5000 /* with inserts under way: MHD's own timeout says nothing then */
+#define LOOP_IDLE_WAIT_US 10000000
+#define LOOP_SWEEP_MS 1000
+#define LOOP_RUNS_MAX 64 /* of HTTP without looking at other events */
+#define LOOP_DRAIN_LINGER_MS 250 /* for a last request on an idle connection */
+#define LOOP_DRAIN_MAX_MS 2000
+
+enum loop_source { LOOP_HTTP, LOOP_WRITER, LOOP_REPLICATOR, LOOP_HEALTH, LOOP_STOP };
+
+struct http_loop {
+    struct http_loop_config config;
+    pthread_t thread;
+    bool started;
+    int epoll_fd;
+    int stop_fd; /* eventfd */
+    atomic_bool cut_short;
+    /* the thread's own */
+    struct health health;
+    bool draining;
+    int64_t drain_deadline_ms;
+    int64_t next_sweep_ms;
+    int64_t gathered_since_us; /* 0: nothing is gathered */
+};
+
+static enum rc watch(struct http_loop *loop, int fd, enum loop_source source, struct err *err)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)source};
+    return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0
+               ? RC_OK
+               : err_set_errno(err, RC_IO, "epoll");
+}
+
+static void clear_event(int fd)
+{
+    uint64_t count;
+    ssize_t got = read(fd, &count, sizeof count);
+    (void)got; /* EAGAIN: somebody cleared it */
+}
+
+/* ---- health ---- */
+
+/* The socket may be missing at first (no directory yet) and be moved aside by a restore. */
+static void keep_health_socket(struct http_loop *loop)
+{
+    struct err err = ERR_INIT;
+    if (loop->draining || health_is_in_place(&loop->health)) {
+        return;
+    }
+    if (loop->health.fd >= 0) {
+        log_debug("health", "socket moved away, made again");
+        health_close(&loop->health); /* leaves the epoll set with its last descriptor */
+    }
+    if (health_open(&loop->health, loop->config.database_path, &err) != RC_OK ||
+        watch(loop, loop->health.fd, LOOP_HEALTH, &err) != RC_OK) {
+        log_debug("health", "no socket  error=\"%s\"", err.text);
+    }
+}
+
+static void answer_health(struct http_loop *loop)
+{
+    char reason[STATUS_REASON_BYTES];
+    bool ready = backend_is_ready(loop->config.backend);
+    reason[0] = '\0';
+    if (!ready) {
+        backend_describe(loop->config.backend, reason, sizeof reason);
+    }
+    health_answer(&loop->health, ready, reason);
+}
+
+/* ---- events ---- */
+
+static void begin_drain(struct http_loop *loop)
+{
+    int64_t now_ms = clk_monotonic_ms();
+    loop->draining = true;
+    loop->drain_deadline_ms = now_ms + LOOP_DRAIN_MAX_MS;
+    http_drain(loop->config.http, now_ms);
+}
+
+static void handle_event(struct http_loop *loop, enum loop_source source)
+{
+    const struct http_loop_config *config = &loop->config;
+    switch (source) {
+    case LOOP_HTTP:
+        break; /* http_run follows in any case */
+    case LOOP_WRITER:
+        clear_event(writer_event_fd(config->writer));
+        http_return(config->http, writer_collect(config->writer));
+        backend_follow(config->backend);
+        break;
+    case LOOP_REPLICATOR:
+        clear_event(replicator_event_fd(config->replicator));
+        writer_poke(config->writer);
+        backend_follow(config->backend);
+        break;
+    case LOOP_HEALTH:
+        answer_health(loop);
+        break;
+    case LOOP_STOP:
+        clear_event(loop->stop_fd);
+        if (!loop->draining) {
+            begin_drain(loop);
+        }
+        break;
+    }
+}
+
+/* ---- one round ---- */
+
+/* Hands over what was gathered, or says how long (us) to wait for more before that. */
+static int64_t flush_or_linger(struct http_loop *loop)
+{
+    struct http_load load = http_get_load(loop->config.http);
+    if (load.gathered == 0) {
+        loop->gathered_since_us = 0;
+        return -1;
+    }
+    int64_t now_us = clk_monotonic_us();
+    if (loop->gathered_since_us == 0) {
+        loop->gathered_since_us = now_us;
+    }
+    int64_t left_us = loop->gathered_since_us + LOOP_LINGER_US - now_us;
+    if (load.away == 0 && load.gathered < load.recent_peak && left_us > 0 && !loop->draining) {
+        return left_us;
+    }
+    http_flush(loop->config.http);
+    loop->gathered_since_us = 0;
+    return -1;
+}
+
+/* How long to sleep, in us. */
+static int64_t wait_us(struct http_loop *loop, bool more, int64_t linger_us, int64_t now_ms)
+{
+    if (more) {
+        return 0;
+    }
+    if (linger_us >= 0) {
+        return linger_us;
+    }
+    if (http_get_load(loop->config.http).away > 0) {
+        return LOOP_PENDING_WAIT_US;
+    }
+    int64_t wait = LOOP_IDLE_WAIT_US;
+    int timeout_ms = http_timeout_ms(loop->config.http);
+    if (timeout_ms >= 0 && (int64_t)timeout_ms * 1000 < wait) {
+        wait = (int64_t)timeout_ms * 1000;
+    }
+    if (http_connections(loop->config.http) > 0 && (loop->next_sweep_ms - now_ms) * 1000 < wait) {
+        wait = loop->next_sweep_ms > now_ms ? (loop->next_sweep_ms - now_ms) * 1000 : 0;
+    }
+    if (loop->draining && wait > 10000) {
+        wait = 10000;
+    }
+    return wait;
+}
+
+static void wait_for_events(struct http_loop *loop, int64_t for_us)
+{
+    struct epoll_event events[LOOP_EVENTS_MAX];
+    struct timespec timeout = {for_us / 1000000, (long)(for_us % 1000000) * 1000L};
+    int count = epoll_pwait2(loop->epoll_fd, events, LOOP_EVENTS_MAX, &timeout, NULL);
+    if (count < 0 && errno == ENOSYS) { /* Linux before 5.11: no waits below a millisecond */
+        count = epoll_wait(loop->epoll_fd, events, LOOP_EVENTS_MAX, (int)(for_us / 1000));
+    }
+    for (int i = 0; i < count; i++) {
+        handle_event(loop, (enum loop_source)events[i].data.u32);
+    }
+}
+
+/* Runs HTTP until it has nothing to do at once; true when it was cut off before that. */
+static bool run_http(struct http_loop *loop, int64_t now_ms)
+{
+    bool more = true;
+    for (unsigned i = 0; more && i < LOOP_RUNS_MAX; i++) {
+        more = http_run(loop->config.http, now_ms);
+    }
+    return more;
+}
+
+static bool is_finished(struct http_loop *loop, int64_t now_ms)
+{
+    if (!loop->draining) {
+        return false;
+    }
+    return http_is_drained(loop->config.http, now_ms, LOOP_DRAIN_LINGER_MS) ||
+           now_ms >= loop->drain_deadline_ms || atomic_load(&loop->cut_short);
+}
+
+/* What is still away at the writer must come back: its jobs live in our records. */
+static void collect_rest(struct http_loop *loop)
+{
+    http_flush(loop->config.http);
+    while (http_get_load(loop->config.http).away > 0) {
+        wait_for_events(loop, LOOP_PENDING_WAIT_US);
+    }
+    (void)run_http(loop, clk_monotonic_ms()); /* and is answered where the client still listens */
+}
+
+static void *http_thread_main(void *arg)
+{
+    struct http_loop *loop = arg;
+    (void)pthread_setname_np(pthread_self(), "http");
+    backend_follow(loop->config.backend);
+    keep_health_socket(loop);
+    for (;;) {
+        int64_t now_ms = clk_monotonic_ms();
+        bool more = run_http(loop, now_ms);
+        int64_t linger_us = flush_or_linger(loop);
+        if (is_finished(loop, now_ms)) {
+            break;
+        }
+        if (now_ms >= loop->next_sweep_ms) {
+            loop->next_sweep_ms = now_ms + LOOP_SWEEP_MS;
+            http_sweep(loop->config.http, now_ms);
+            keep_health_socket(loop);
+        }
+        wait_for_events(loop, wait_us(loop, more, linger_us, now_ms));
+    }
+    collect_rest(loop);
+    log_info("http", "drained  connections_cut=%u", http_connections(loop->config.http));
+    backend_close_reader(loop->config.backend);
+    health_close(&loop->health);
+    return NULL;
+}
+
+/* ---- public ---- */
+
+enum rc http_loop_create(const struct http_loop_config *config, struct http_loop **loop,
+                         struct err *err)
+{
+    struct http_loop *made = calloc(1, sizeof *made);
+    *loop = NULL;
+    if (made == NULL) {
+        return err_set(err, RC_NOMEM, "no memory for the http thread");
+    }
+    made->config = *config;
+    made->health = (struct health)HEALTH_INIT;
+    made->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    made->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    enum rc rc = RC_OK;
+    if (made->epoll_fd < 0 || made->stop_fd < 0) {
+        rc = err_set_errno(err, RC_IO, "epoll or eventfd");
+    }
+    if (rc == RC_OK) {
+        rc = watch(made, http_epoll_fd(config->http), LOOP_HTTP, err);
+    }
+    if (rc == RC_OK) {
+        rc = watch(made, writer_event_fd(config->writer), LOOP_WRITER, err);
+    }
+    if (rc == RC_OK) {
+        rc = watch(made, replicator_event_fd(config->replicator), LOOP_REPLICATOR, err);
+    }
+    if (rc == RC_OK) {
+        rc = watch(made, made->stop_fd, LOOP_STOP, err);
+    }
+    if (rc != RC_OK) {
+        http_loop_destroy(made);
+        made = NULL;
+    }
+    *loop = made;
+    return rc;
+}
+
+void http_loop_destroy(struct http_loop *loop)
+{
+    if (loop != NULL) {
+        ASSERT(!loop->started);
+        if (loop->epoll_fd >= 0) {
+            (void)close(loop->epoll_fd);
+        }
+        if (loop->stop_fd >= 0) {
+            (void)close(loop->stop_fd);
+        }
+        free(loop);
+    }
+}
+
+enum rc http_loop_start(struct http_loop *loop, struct err *err)
+{
+    int failure = pthread_create(&loop->thread, NULL, http_thread_main, loop);
+    if (failure != 0) {
+        errno = failure;
+        return err_set_errno(err, RC_NOMEM, "starting the http thread");
+    }
+    loop->started = true;
+    return RC_OK;
+}
+
+void http_loop_stop(struct http_loop *loop, bool now)
+{
+    const uint64_t one = 1;
+    backend_begin_stop(loop->config.backend);
+    if (now) {
+        atomic_store(&loop->cut_short, true);
+    }
+    ssize_t written = write(loop->stop_fd, &one, sizeof one);
+    ASSERT(written == sizeof one || errno == EAGAIN);
+}
+
+void http_loop_join(struct http_loop *loop)
+{
+    if (loop->started) {
+        (void)pthread_join(loop->thread, NULL);
+        loop->started = false;
+    }
+}

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* preflight: see preflight.h. Why these filesystems: docs/configuration.md, HARVEY_UNSAFE_FS. */
+#include "server/preflight.h"
+
+#include "base/fsio.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The real path of the longest part that exists, and the rest as it stands. */
+static enum rc resolve(const char *path, char *real, size_t real_bytes, struct err *err)
+{
+    char head[FSIO_PATH_BYTES];
+    char found[PATH_MAX];
+    size_t bytes = strlen(path);
+    if (bytes >= sizeof head) {
+        return err_set(err, RC_LIMIT, "the path is too long: %.64s...", path);
+    }
+    memcpy(head, path, bytes + 1);
+    while (realpath(bytes > 0 ? head : path[0] == '/' ? "/" : ".", found) == NULL) {
+        if (errno != ENOENT || bytes == 0) {
+            return fsio_fail(err, "cannot look at", path);
+        }
+        while (bytes > 0 && head[bytes - 1] == '/') { /* slashes at the end */
+            bytes--;
+        }
+        while (bytes > 0 && head[bytes - 1] != '/') { /* the last name */
+            bytes--;
+        }
+        head[bytes] = '\0';
+    }
+    return fsio_join(real, real_bytes, strcmp(found, "/") == 0 ? "" : found, path + bytes, err);
+}
+
+/* True when `path` is `dir` or below it. */
+static bool is_inside(const char *path, const char *dir)
+{
+    size_t bytes = strlen(dir);
+    return strcmp(dir, "/") == 0 ||
+           (strncmp(path, dir, bytes) == 0 && (path[bytes] == '\0' || path[bytes] == '/'));
+}
+
+static enum rc check_archive(const struct config *config, const char *dir, struct err *err)
+{
+    char database_dir[FSIO_PATH_BYTES];
+    char archive_dir[FSIO_PATH_BYTES];
+    if (config->store.off || config->store.is_s3) {
+        return RC_OK;
+    }
+    enum rc rc = resolve(dir, database_dir, sizeof database_dir, err);
+    if (rc == RC_OK) {
+        rc = resolve(config->store.dir, archive_dir, sizeof archive_dir, err);
+    }
+    if (rc == RC_OK && is_inside(archive_dir, database_dir)) {
+        rc = err_set(err, RC_INVALID,
+                     "HARVEY_ARCHIVE=%.200s: lies inside the database's directory (%.150s), and "
+                     "would be lost with it; choose another directory",
+                     config->store.url, dir);
+    }
+    return rc;
+}
+
+static enum rc check_writable(const char *dir, struct err *err)
+{
+    if (access(dir, W_OK | X_OK) != 0) {
+        enum rc rc = fsio_fail(err, "cannot write in the database's directory", dir);
+        return rc == RC_NOT_FOUND ? RC_IO : rc;
+    }
+    return RC_OK;
+}
+
+static const char *danger_of(enum fsio_fs_kind kind)
+{
+    switch (kind) {
+    case FSIO_FS_NETWORK:
+        return "a filesystem whose locks and shared memory SQLite cannot trust";
+    case FSIO_FS_OVERLAY:
+        return "a container's own filesystem, which dies with it: mount a volume there";
+    case FSIO_FS_UNKNOWN:
+        return "a filesystem that is not known to be safe for SQLite";
+    case FSIO_FS_LOCAL:
+    case FSIO_FS_VOLATILE:
+        break;
+    }
+    return NULL;
+}
+
+static enum rc check_filesystem(const struct config *config, const char *dir,
+                                struct preflight *result, struct err *err)
+{
+    enum fsio_fs_kind kind = FSIO_FS_UNKNOWN;
+    enum rc rc = fsio_fs_kind(dir, &kind, result->filesystem, sizeof result->filesystem, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    const char *danger = danger_of(kind);
+    result->unsafe_filesystem = danger != NULL;
+    if (kind == FSIO_FS_VOLATILE) {
+        log_warn("server", "the database lies in memory and is gone with the machine  dir=%s fs=%s",
+                 dir, result->filesystem);
+    }
+    if (danger != NULL && config->unsafe_fs == 0) {
+        return err_set(err, RC_IO,
+                       "HARVEY_DB=%.150s: %s is %s; choose a local disk (HARVEY_UNSAFE_FS=1 allows "
+                       "it all the same)",
+                       config->database_path, result->filesystem, danger);
+    }
+    if (danger != NULL) {
+        log_warn("server", "HARVEY_UNSAFE_FS=1: %s  dir=%s fs=%s", danger, dir, result->filesystem);
+    }
+    return RC_OK;
+}
+
+enum rc preflight_check(const struct config *config, struct preflight *result, struct err *err)
+{
+    char dir[FSIO_PATH_BYTES];
+    enum rc rc = fsio_dirname(config->database_path, dir, sizeof dir, err);
+    if (rc == RC_OK) {
+        rc = check_archive(config, dir, err);
+    }
+    if (rc == RC_OK && (rc = fsio_make_dirs(dir, err)) != RC_OK) {
+        (void)err_prefix(err, "making the database's directory");
+    }
+    if (rc == RC_OK) {
+        rc = check_writable(dir, err);
+    }
+    if (rc == RC_OK) {
+        rc = check_filesystem(config, dir, result, err);
+    }
+    return rc;
+}
