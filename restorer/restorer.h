@@ -35,34 +35,38 @@ struct restore_progress {
 
 struct restore_request {
     enum restore_target target;
-    int64_t target_unix_ms;             /* RESTORE_TO_TIME */
-    struct position target_position;    /* RESTORE_TO_POSITION */
-    struct generation_id generation;    /* none = choose; required for RESTORE_TO_POSITION */
+    int64_t target_unix_ms;          /* RESTORE_TO_TIME */
+    struct position target_position; /* RESTORE_TO_POSITION */
+    struct generation_id generation; /* none = choose; required for RESTORE_TO_POSITION */
     const char *output_path;
     enum restore_integrity integrity;
-    int jobs;                           /* 1..RESTORE_JOBS_MAX; 0 = default */
+    int jobs; /* 1..RESTORE_JOBS_MAX; 0 = default */
     bool replace;
-    bool dry_run;                       /* plan only */
+    bool dry_run; /* plan only */
     /* may be NULL; called on the calling thread, a few times per second at most */
     void (*progress)(void *arg, const struct restore_progress *progress);
     void *progress_arg;
-    struct stop *stop; /* may be NULL: STOP_SOON ends it with RC_STOPPED, the temporary file removed */
+    struct stop
+        *stop; /* may be NULL: STOP_SOON ends it with RC_STOPPED, the temporary file removed */
 };
 
 struct restore_result {
     struct generation_id generation;
-    struct wal_point point;      /* what was restored */
-    int64_t commit_unix_ms;      /* of its last capture pass */
-    struct position snapshot;    /* what it started from */
+    struct wal_point point;   /* what was restored */
+    int64_t commit_unix_ms;   /* of its last capture pass */
+    struct position snapshot; /* what it started from */
     uint64_t object_count;
     uint64_t object_bytes;
     uint64_t database_bytes;
     uint64_t request_count;
     int64_t elapsed_ms;
-    bool left_out;               /* a crash's hole, or a newer generation without a snapshot */
+    bool left_out; /* a crash's hole, or a newer generation without a snapshot */
     char left_out_detail[256];
+    char note[256];                    /* worth saying although nothing is left out; "" = nothing */
     char moved_aside[FSIO_PATH_BYTES]; /* with replace, when something was there */
-    /* after RC_CORRUPT: the last good position before the damage, and how to get there */
+    /* after RC_CORRUPT: the error names a choice (--generation …), nothing need be damaged; else the
+     * last good position before the damage, where one is known */
+    bool needs_choice;
     bool has_last_good;
     struct position last_good;
     struct generation_id last_good_generation;
@@ -71,8 +75,8 @@ struct restore_result {
 /*
  * RC_NOT_FOUND: nothing to restore (archive empty, generation unknown). RC_CORRUPT: the target
  * cannot be reached (gap, damage, fork that needs a choice); result->last_good is set where there is
- * one, and nothing is left at the target. RC_EXISTS: target, -wal, -shm or -journal exists. RC_BUSY: a live
- * server holds it. RC_UNAVAILABLE, RC_TIMEOUT, RC_DENIED: the store. RC_IO, RC_LIMIT: local.
+ * one, and nothing is left at the target. RC_EXISTS: target, -wal, -shm or -journal exists. RC_BUSY: a
+ * live server holds it. RC_UNAVAILABLE, RC_TIMEOUT, RC_DENIED: the store. RC_IO, RC_LIMIT: local.
  * RC_INVALID, RC_NOMEM, RC_INTERNAL, RC_STOPPED.
  */
 RC_MUST_CHECK enum rc restorer_run(const struct store_config *config,

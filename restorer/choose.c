@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* choose: see choose.h. */
+#include "restorer/choose.h"
+
+#include "base/buf.h"
+#include "base/clk.h"
+#include "restorer/fetch.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHOOSE_SNAPSHOTS_ONLY UINT32_MAX /* as wal_no_from: no WAL has that number */
+#define CHOOSE_NAMED_MAX 4               /* generations named in a message */
+
+/* ---- calls that are repeated when the store does not answer ---- */
+
+struct choose_call {
+    const struct choose_source *source;
+    struct catalog_generation *generation;
+    struct catalog_generation *found;
+    const char *key;
+    struct buf *json;
+};
+
+static enum rc choose_load_attempt(void *arg, struct err *err)
+{
+    struct choose_call *call = arg;
+    return catalog_load_generation(call->generation, call->source->store, CHOOSE_SNAPSHOTS_ONLY,
+                                   err);
+}
+
+static enum rc choose_latest_attempt(void *arg, struct err *err)
+{
+    struct choose_call *call = arg;
+    return catalog_find_latest(call->source->catalog, call->source->store, &call->found, err);
+}
+
+static enum rc choose_json_attempt(void *arg, struct err *err)
+{
+    struct choose_call *call = arg;
+    buf_clear(call->json);
+    return store_get_buf(call->source->store, call->key, call->json, err);
+}
+
+static enum rc choose_load(const struct choose_source *source,
+                           struct catalog_generation *generation, struct err *err)
+{
+    struct choose_call call = {.source = source, .generation = generation};
+    return fetch_retry(source->stop, choose_load_attempt, &call, err);
+}
+
+/* ---- snapshots ---- */
+
+enum rc choose_read_manifest(const struct choose_source *source,
+                             const struct generation_id *generation,
+                             const struct catalog_snapshot *snapshot,
+                             struct snapshot_manifest *manifest, struct err *err)
+{
+    char name[OBJECT_KEY_BYTES];
+    struct object_key key = {.kind = OBJECT_SNAPSHOT_COMPLETE,
+                             .generation = *generation,
+                             .position = snapshot->position};
+    struct buf json;
+    memcpy(key.tag, snapshot->tag, sizeof key.tag);
+    object_key_format(&key, name);
+    buf_init(&json, SNAPSHOT_JSON_BYTES_MAX);
+    struct choose_call call = {.source = source, .key = name, .json = &json};
+    enum rc rc = fetch_retry(source->stop, choose_json_attempt, &call, err);
+    if (rc == RC_OK) {
+        rc = snapshot_manifest_decode(json.data, json.size, manifest, err);
+    }
+    buf_deinit(&json);
+    if (rc == RC_NOT_FOUND) {
+        return err_set(err, RC_CORRUPT, "%s was listed, but is gone", name);
+    }
+    if (rc == RC_OK && (!generation_id_equal(&manifest->generation, generation) ||
+                        position_compare(manifest->point.position, snapshot->position) != 0 ||
+                        strcmp(manifest->tag, snapshot->tag) != 0)) {
+        return err_set(err, RC_CORRUPT, "%s belongs to another snapshot than its name says", name);
+    }
+    if (rc == RC_OK && snapshot->part_count < manifest->part_count) {
+        return err_set(err, RC_CORRUPT, "the snapshot of %s has %u parts, %u of them are missing",
+                       name, manifest->part_count, manifest->part_count - snapshot->part_count);
+    }
+    return rc == RC_CORRUPT ? err_prefix(err, "reading %s", name) : rc;
+}
+
+/* True when the snapshot may be the base of what is wanted, as far as its name tells. */
+static bool choose_is_candidate(const struct restore_request *request,
+                                const struct catalog_snapshot *snapshot)
+{
+    return snapshot->complete &&
+           (request->target != RESTORE_TO_POSITION ||
+            position_compare(snapshot->position, request->target_position) <= 0);
+}
+
+static enum rc choose_none_old_enough(const struct choose_source *source,
+                                      const struct generation_id *generation, struct err *err)
+{
+    char wanted[POSITION_TEXT_BYTES];
+    if (source->request->target == RESTORE_TO_POSITION) {
+        position_format(generation, source->request->target_position, wanted);
+    } else {
+        char time[CLK_RFC3339_BYTES];
+        clk_format_rfc3339(source->request->target_unix_ms, time);
+        (void)snprintf(wanted, sizeof wanted, "%s", time);
+    }
+    return err_set(err, RC_CORRUPT,
+                   "generation %s holds no usable snapshot at or before %s; `restore --list` shows "
+                   "what can be reached",
+                   generation->text, wanted);
+}
+
+enum rc choose_snapshot(const struct choose_source *source,
+                        const struct catalog_generation *generation, size_t skip,
+                        struct snapshot_manifest *manifest, bool *damaged, struct err *err)
+{
+    const struct restore_request *request = source->request;
+    *damaged = false;
+    for (size_t i = generation->snapshot_count; i > 0; i--) {
+        const struct catalog_snapshot *snapshot = &generation->snapshots[i - 1];
+        if (!choose_is_candidate(request, snapshot)) {
+            continue;
+        }
+        if (request->target != RESTORE_TO_TIME && skip > 0) {
+            skip--;
+            continue;
+        }
+        snapshot_manifest_deinit(manifest);
+        snapshot_manifest_init(manifest);
+        enum rc rc = choose_read_manifest(source, &generation->birth.id, snapshot, manifest, err);
+        *damaged = rc == RC_CORRUPT;
+        if (rc != RC_OK && rc != RC_CORRUPT) {
+            return rc;
+        }
+        if (rc == RC_OK && request->target == RESTORE_TO_TIME &&
+            manifest->unix_ms > request->target_unix_ms) {
+            continue;
+        }
+        if (request->target == RESTORE_TO_TIME && skip > 0) {
+            skip--;
+            continue;
+        }
+        return rc;
+    }
+    *damaged = false;
+    return choose_none_old_enough(source, &generation->birth.id, err);
+}
+
+/* ---- generations ---- */
+
+/* Up to CHOOSE_NAMED_MAX ids, the newest first: " A, B …". */
+static void choose_name_some(const struct catalog *catalog, char *text, size_t text_bytes)
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < catalog->generation_count && i < CHOOSE_NAMED_MAX; i++) {
+        const struct catalog_generation *one =
+            &catalog->generations[catalog->generation_count - 1 - i];
+        int n =
+            snprintf(text + used, text_bytes - used, "%s%s", i > 0 ? ", " : "", one->birth.id.text);
+        if (n < 0 || (size_t)n >= text_bytes - used) {
+            return;
+        }
+        used += (size_t)n;
+    }
+}
+
+static enum rc choose_given(const struct choose_source *source,
+                            struct catalog_generation **generation, struct err *err)
+{
+    char known[CHOOSE_NAMED_MAX * (GENERATION_ID_BYTES + 2)];
+    *generation = catalog_find(source->catalog, &source->request->generation);
+    if (*generation == NULL) {
+        choose_name_some(source->catalog, known, sizeof known);
+        return err_set(err, RC_NOT_FOUND,
+                       "the archive %s holds no generation %s; its newest are %s (restore --list)",
+                       source->store->url, source->request->generation.text, known);
+    }
+    enum rc rc = choose_load(source, *generation, err);
+    if (rc == RC_OK && catalog_latest_snapshot(*generation, NULL) == NULL) {
+        return err_set(err, RC_NOT_FOUND,
+                       "generation %s holds no complete snapshot yet: nothing to restore in it",
+                       source->request->generation.text);
+    }
+    return rc;
+}
+
+/* A newer generation cannot be restored yet; where it goes on from may be an earlier commit than
+ * the end that is restored instead. */
+static void choose_note_newer(const struct catalog_generation *newest, char *note)
+{
+    char from[POSITION_TEXT_BYTES] = "nothing";
+    if (newest->birth.has_parent) {
+        position_format(&newest->birth.parent, newest->birth.parent_point.position, from);
+    }
+    (void)snprintf(
+        note, CHOOSE_NOTE_BYTES,
+        "generation %s is newer, but holds no complete snapshot yet (it goes on from %s)",
+        newest->birth.id.text, from);
+}
+
+static enum rc choose_latest(const struct choose_source *source,
+                             struct catalog_generation **generation, char *note, bool *needs_choice,
+                             struct err *err)
+{
+    const struct catalog *catalog = source->catalog;
+    const struct catalog_generation *a = NULL;
+    const struct catalog_generation *b = NULL;
+    struct choose_call call = {.source = source};
+    if (catalog_find_fork(catalog, &a, &b)) {
+        *needs_choice = true;
+        return err_set(err, RC_CORRUPT,
+                       "the history forks: %s and %s both go on from generation %s; choose one "
+                       "with --generation %s or --generation %s",
+                       a->birth.id.text, b->birth.id.text, a->birth.parent.text, a->birth.id.text,
+                       b->birth.id.text);
+    }
+    enum rc rc = fetch_retry(source->stop, choose_latest_attempt, &call, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    if (call.found == NULL) {
+        return err_set(err, RC_NOT_FOUND,
+                       "the archive %s holds no complete snapshot yet: nothing to restore",
+                       source->store->url);
+    }
+    const struct catalog_generation *newest = &catalog->generations[catalog->generation_count - 1];
+    if (newest != call.found) {
+        choose_note_newer(newest, note);
+    }
+    *generation = call.found;
+    return RC_OK;
+}
+
+/* Marks whatever `generation` goes on from or overrides, and what those do, as replaced. */
+static void choose_mark_replaced(const struct catalog *catalog,
+                                 const struct catalog_generation *generation, bool *is_replaced)
+{
+    /* Births are walked from newest to oldest: one pass reaches parents of parents too. */
+    size_t top = (size_t)(generation - catalog->generations);
+    bool *is_reached = calloc(catalog->generation_count, sizeof *is_reached);
+    if (is_reached == NULL) {
+        return; /* then two may qualify, and a person chooses */
+    }
+    is_reached[top] = true;
+    for (size_t i = top + 1; i > 0; i--) {
+        const struct generation_birth *birth = &catalog->generations[i - 1].birth;
+        if (!is_reached[i - 1]) {
+            continue;
+        }
+        for (size_t j = 0; j + 1 < i; j++) {
+            const struct generation_id *older = &catalog->generations[j].birth.id;
+            bool names = birth->has_parent && generation_id_equal(&birth->parent, older);
+            for (uint32_t k = 0; !names && k < birth->supersedes_count; k++) {
+                names = generation_id_equal(&birth->supersedes[k], older);
+            }
+            is_reached[j] = is_reached[j] || names;
+            is_replaced[j] = is_replaced[j] || names;
+        }
+    }
+    free(is_reached);
+}
+
+/* Does the generation hold a snapshot at or before the target time? */
+static enum rc choose_reaches_time(const struct choose_source *source,
+                                   struct catalog_generation *generation, bool *reaches,
+                                   struct err *err)
+{
+    struct snapshot_manifest manifest;
+    bool damaged = false;
+    *reaches = false;
+    enum rc rc = choose_load(source, generation, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    snapshot_manifest_init(&manifest);
+    for (size_t skip = 0; rc == RC_OK && skip < generation->snapshot_count; skip++) {
+        rc = choose_snapshot(source, generation, skip, &manifest, &damaged, err);
+        *reaches = rc == RC_OK;
+        if (rc == RC_OK || (rc == RC_CORRUPT && !damaged)) {
+            rc = RC_OK; /* found, or none old enough */
+            break;
+        }
+        rc = rc == RC_CORRUPT ? RC_OK : rc; /* a damaged one: the next older */
+    }
+    snapshot_manifest_deinit(&manifest);
+    return rc;
+}
+
+static enum rc choose_by_time(const struct choose_source *source,
+                              struct catalog_generation **generation, char *note,
+                              bool *needs_choice, struct err *err)
+{
+    struct catalog *catalog = source->catalog;
+    int64_t unix_ms = source->request->target_unix_ms;
+    struct catalog_generation *passed_over = NULL;
+    bool *is_replaced = calloc(catalog->generation_count, sizeof *is_replaced);
+    enum rc rc = is_replaced != NULL ? RC_OK : err_set(err, RC_NOMEM, "no memory");
+    *generation = NULL;
+    for (size_t i = catalog->generation_count; i > 0 && rc == RC_OK; i--) {
+        struct catalog_generation *one = &catalog->generations[i - 1];
+        bool reaches = false;
+        if (is_replaced[i - 1] || one->birth.unix_ms > unix_ms) {
+            continue;
+        }
+        rc = choose_reaches_time(source, one, &reaches, err);
+        if (rc != RC_OK || !reaches) {
+            passed_over = *generation == NULL && passed_over == NULL ? one : passed_over;
+            continue;
+        }
+        if (*generation != NULL) {
+            *needs_choice = true;
+            rc = err_set(err, RC_CORRUPT,
+                         "two generations were live at that time: choose with --generation %s or "
+                         "--generation %s",
+                         (*generation)->birth.id.text, one->birth.id.text);
+        }
+        *generation = one;
+        choose_mark_replaced(catalog, one, is_replaced);
+    }
+    free(is_replaced);
+    if (rc == RC_OK && *generation == NULL) {
+        char time[CLK_RFC3339_BYTES];
+        clk_format_rfc3339(unix_ms, time);
+        rc = err_set(err, RC_CORRUPT,
+                     "nothing in the archive %s is as old as %s; `restore --list` shows what can "
+                     "be reached",
+                     source->store->url, time);
+    }
+    if (rc == RC_OK && passed_over != NULL) {
+        (void)snprintf(note, CHOOSE_NOTE_BYTES,
+                       "generation %s was live then, but its first snapshot is later",
+                       passed_over->birth.id.text);
+    }
+    return rc;
+}
+
+enum rc choose_generation(const struct choose_source *source,
+                          struct catalog_generation **generation, char note[CHOOSE_NOTE_BYTES],
+                          bool *needs_choice, struct err *err)
+{
+    *generation = NULL;
+    note[0] = '\0';
+    *needs_choice = false;
+    if (source->catalog->generation_count == 0) {
+        return err_set(err, RC_NOT_FOUND, "the archive %s is empty: nothing to restore",
+                       source->store->url);
+    }
+    if (!generation_id_is_none(&source->request->generation)) {
+        return choose_given(source, generation, err);
+    }
+    ASSERT(source->request->target != RESTORE_TO_POSITION);
+    return source->request->target == RESTORE_TO_TIME
+               ? choose_by_time(source, generation, note, needs_choice, err)
+               : choose_latest(source, generation, note, needs_choice, err);
+}

@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* target: see target.h. */
+#include "restorer/target.h"
+
+#include "base/buf.h"
+#include "base/clk.h"
+#include "base/failpoint.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define TARGET_TEMP_MARK ".restoring-"
+#define TARGET_ASIDE_MARK ".before-restore-"
+#define TARGET_ASIDE_TRIES 1000
+#define TARGET_DIR_MODE 0755
+#define TARGET_FILE_MODE 0644
+
+/* Whatever goes wrong here is local: only the store's refusals are RC_DENIED or RC_NOT_FOUND. */
+static enum rc target_local(enum rc rc, struct err *err)
+{
+    if (rc == RC_DENIED || rc == RC_NOT_FOUND) {
+        rc = RC_IO;
+        if (err != NULL) {
+            err->rc = rc;
+        }
+    }
+    return rc;
+}
+
+/* True when there is an entry of any kind, also a symbolic link to nowhere. */
+static bool target_has_entry(const char *path)
+{
+    struct stat entry;
+    return lstat(path, &entry) == 0;
+}
+
+static enum rc target_refuse(const struct sidecar *sidecar, struct err *err)
+{
+    const char *names[] = {sidecar->database, sidecar->wal, sidecar->shm, sidecar->journal};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (target_has_entry(names[i])) {
+            return err_set(err, RC_EXISTS,
+                           "%s exists and is left as it is; --replace moves it aside, -o FILE "
+                           "restores elsewhere",
+                           names[i]);
+        }
+    }
+    return RC_OK;
+}
+
+static enum rc target_busy(const struct sidecar *sidecar, struct err *err)
+{
+    return err_set(err, RC_BUSY,
+                   "a live server (or another restore) holds %s: stop it first, or restore "
+                   "elsewhere with -o FILE",
+                   sidecar->leader_lock);
+}
+
+/* The refusals that need no lock: nothing has been made yet. */
+static enum rc target_check_free(const struct sidecar *sidecar, bool replace, struct err *err)
+{
+    struct stat entry;
+    char dir[FSIO_PATH_BYTES];
+    enum rc rc = fsio_dirname(sidecar->database, dir, sizeof dir, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    if (stat(dir, &entry) != 0) {
+        return err_set_errno(err, RC_IO, "cannot restore into the directory %s (make it first)",
+                             dir);
+    }
+    if (stat(sidecar->database, &entry) == 0 && !S_ISREG(entry.st_mode)) {
+        return err_set(err, RC_EXISTS, "%s exists and is no database file", sidecar->database);
+    }
+    if (lockfile_probe(sidecar->leader_lock, NULL) == RC_BUSY) {
+        return target_busy(sidecar, err);
+    }
+    return replace ? RC_OK : target_refuse(sidecar, err);
+}
+
+/* ---- names ---- */
+
+static enum rc target_name(char path[FSIO_PATH_BYTES], const char *stem, const char *mark,
+                           const char *tail, struct err *err)
+{
+    int n = snprintf(path, FSIO_PATH_BYTES, "%s%s%s", stem, mark, tail);
+    if (n < 0 || n >= FSIO_PATH_BYTES) {
+        return err_set(err, RC_LIMIT, "the path %.80s… is too long", stem);
+    }
+    return RC_OK;
+}
+
+static enum rc target_set_names(struct target *target, const char *path, struct err *err)
+{
+    char pid[24];
+    (void)snprintf(pid, sizeof pid, "%ld", (long)getpid());
+    enum rc rc = sidecar_init(&target->sidecar, path, err);
+    if (rc == RC_OK) {
+        rc = fsio_dirname(path, target->dir, sizeof target->dir, err);
+    }
+    if (rc == RC_OK) {
+        rc = target_name(target->temp, path, TARGET_TEMP_MARK, pid, err);
+    }
+    if (rc == RC_OK) {
+        rc = target_name(target->new_sidecar, target->sidecar.dir, TARGET_TEMP_MARK, pid, err);
+    }
+    return rc;
+}
+
+/* ---- leftovers of killed restores ---- */
+
+/* Does `name` say <stem>.restoring-<digits>? */
+static bool target_is_leftover(const char *name, const char *stem)
+{
+    size_t stem_bytes = strlen(stem);
+    size_t mark_bytes = strlen(TARGET_TEMP_MARK);
+    if (strncmp(name, stem, stem_bytes) != 0 ||
+        strncmp(name + stem_bytes, TARGET_TEMP_MARK, mark_bytes) != 0) {
+        return false;
+    }
+    const char *digits = name + stem_bytes + mark_bytes;
+    return digits[0] != '\0' && strspn(digits, "0123456789") == strlen(digits);
+}
+
+static const char *target_base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
+static enum rc target_sweep_visit(void *arg, const char *name, bool is_dir, struct err *err)
+{
+    const struct target *target = arg;
+    char path[FSIO_PATH_BYTES];
+    bool is_file = !is_dir && target_is_leftover(name, target_base_name(target->sidecar.database));
+    bool is_folder = is_dir && target_is_leftover(name, target_base_name(target->sidecar.dir));
+    if (!is_file && !is_folder) {
+        return RC_OK;
+    }
+    enum rc rc = fsio_join(path, sizeof path, target->dir, name, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    return is_folder ? fsio_remove_tree(path, err) : fsio_remove_file(path, err);
+}
+
+/* ---- opening ---- */
+
+static enum rc target_lock(struct target *target, struct err *err)
+{
+    struct sidecar *sidecar = &target->sidecar;
+    target->made_sidecar = !target_has_entry(sidecar->dir);
+    enum rc rc = fsio_make_dirs(sidecar->dir, err);
+    if (rc == RC_OK) {
+        rc = lockfile_try(&target->lock, sidecar->leader_lock, err);
+    }
+    if (rc == RC_BUSY) {
+        target->made_sidecar = false; /* somebody else is in there */
+        return target_busy(sidecar, err);
+    }
+    return rc;
+}
+
+/* What root makes in somebody's folder belongs to the folder's owner, whose server will open it. */
+static enum rc target_give_to_owner(const struct target *target, int fd, struct err *err)
+{
+    struct stat dir;
+    if (geteuid() != 0 || stat(target->dir, &dir) != 0 || dir.st_uid == 0) {
+        return RC_OK;
+    }
+    if (fchown(fd, dir.st_uid, dir.st_gid) != 0) {
+        return err_set_errno(err, RC_IO, "cannot give %s to the owner of %s", target->temp,
+                             target->dir);
+    }
+    return RC_OK;
+}
+
+enum rc target_open(struct target *target, const char *path, bool replace, struct err *err)
+{
+    *target = (struct target){
+        .lock = LOCKFILE_INIT, .new_lock = LOCKFILE_INIT, .replace = replace, .fd = -1};
+    enum rc rc = target_set_names(target, path, err);
+    if (rc == RC_OK) {
+        rc = target_check_free(&target->sidecar, replace, err);
+    }
+    if (rc == RC_OK) {
+        rc = target_lock(target, err);
+    }
+    if (rc == RC_OK && !replace) {
+        rc = target_refuse(&target->sidecar, err); /* again, now that nobody else can be at it */
+    }
+    if (rc == RC_OK) {
+        rc = fsio_list_dir(target->dir, target_sweep_visit, target, err);
+    }
+    if (rc == RC_OK) {
+        rc = fsio_open(target->temp, O_RDWR | O_CREAT | O_EXCL, TARGET_FILE_MODE, &target->fd, err);
+    }
+    if (rc == RC_OK) {
+        rc = target_give_to_owner(target, target->fd, err);
+    }
+    rc = target_local(rc, err);
+    if (rc != RC_OK) {
+        target_close(target);
+    }
+    return rc;
+}
+
+enum rc target_check_space(const struct target *target, uint64_t bytes, struct err *err)
+{
+    uint64_t free_bytes = 0;
+    enum rc rc = target_local(fsio_free_bytes(target->dir, &free_bytes, err), err);
+    if (rc == RC_OK && free_bytes < bytes) {
+        return err_set(err, RC_LIMIT,
+                       "not enough space: %s has %" PRIu64
+                       " bytes free, the database needs %" PRIu64
+                       ": make room, or restore elsewhere with -o FILE",
+                       target->dir, free_bytes, bytes);
+    }
+    return rc;
+}
+
+/* ---- the last step ---- */
+
+static enum rc target_write_marker(const struct target *target, const char *path,
+                                   struct restored_marker *marker, struct err *err)
+{
+    struct stat file;
+    struct buf json;
+    if (fstat(target->fd, &file) != 0) {
+        return fsio_fail(err, "cannot stat", target->temp);
+    }
+    marker->inode = (uint64_t)file.st_ino;
+    marker->size_bytes = (uint64_t)file.st_size;
+    marker->mtime_ns = (int64_t)file.st_mtim.tv_sec * 1000000000 + file.st_mtim.tv_nsec;
+    marker->unix_ms = clk_unix_ms();
+    buf_init(&json, HISTORY_JSON_BYTES_MAX);
+    enum rc rc = restored_marker_encode(marker, &json, err);
+    if (rc == RC_OK) {
+        rc = fsio_replace_file(path, json.data, json.size, true, err);
+    }
+    buf_deinit(&json);
+    if (rc == RC_OK) {
+        FAILPOINT("restore_marker_written");
+    }
+    return rc;
+}
+
+static enum rc target_rename(struct target *target, struct err *err)
+{
+    enum rc rc = fsio_rename_new(target->temp, target->sidecar.database, err);
+    if (rc != RC_OK) {
+        return rc == RC_EXISTS
+                   ? err_set(err, RC_EXISTS, "%s appeared during the restore and is left as it is",
+                             target->sidecar.database)
+                   : rc;
+    }
+    target->is_done = true;
+    FAILPOINT("restore_renamed");
+    return fsio_sync_dir(target->dir, err);
+}
+
+/* What --replace moves, in this order, and back in the reverse one: four files, and the -harvey folder
+ * unless we have just made it. */
+enum { TARGET_MOVED_MAX = 5 };
+static int target_moved_names(const struct target *target, const char *names[TARGET_MOVED_MAX])
+{
+    names[0] = target->sidecar.database;
+    names[1] = target->sidecar.wal;
+    names[2] = target->sidecar.shm;
+    names[3] = target->sidecar.journal;
+    names[4] = target->sidecar.dir;
+    return target->made_sidecar ? TARGET_MOVED_MAX - 1 : TARGET_MOVED_MAX;
+}
+
+/* "20261124T180000Z": no colons, which make a path awkward to type and to mount. */
+static void target_compact_time(char *text, size_t text_bytes)
+{
+    char time[CLK_RFC3339_BYTES];
+    size_t used = 0;
+    clk_format_rfc3339(clk_unix_ms(), time);
+    for (const char *c = time; *c != '\0' && *c != '.' && used + 2 < text_bytes; c++) {
+        if (*c != '-' && *c != ':') {
+            text[used] = *c;
+            used++;
+        }
+    }
+    text[used] = 'Z';
+    text[used + 1] = '\0';
+}
+
+/* <database>.before-restore-<time>[-n], and the same with what follows the database's own name. */
+static enum rc target_aside_name(const struct target *target, const char *name, const char *mark,
+                                 char path[FSIO_PATH_BYTES], struct err *err)
+{
+    char stem[FSIO_PATH_BYTES];
+    enum rc rc = target_name(stem, target->sidecar.database, mark, "", err);
+    return rc == RC_OK ? target_name(path, stem, "", name + strlen(target->sidecar.database), err)
+                       : rc;
+}
+
+/* A mark under which none of the names is taken. */
+static enum rc target_choose_mark(const struct target *target, char *mark, size_t mark_bytes,
+                                  struct err *err)
+{
+    char time[CLK_RFC3339_BYTES];
+    char path[FSIO_PATH_BYTES];
+    const char *names[TARGET_MOVED_MAX];
+    int count = target_moved_names(target, names);
+    target_compact_time(time, sizeof time);
+    for (int number = 1; number <= TARGET_ASIDE_TRIES; number++) {
+        int n = number == 1
+                    ? snprintf(mark, mark_bytes, "%s%s", TARGET_ASIDE_MARK, time)
+                    : snprintf(mark, mark_bytes, "%s%s-%d", TARGET_ASIDE_MARK, time, number);
+        bool is_taken = n < 0 || (size_t)n >= mark_bytes;
+        for (int i = 0; i < count && !is_taken; i++) {
+            enum rc rc = target_aside_name(target, names[i], mark, path, err);
+            if (rc != RC_OK) {
+                return rc;
+            }
+            is_taken = target_has_entry(path);
+        }
+        if (!is_taken) {
+            return RC_OK;
+        }
+    }
+    return err_set(err, RC_LIMIT, "no free name beside %s to move it to", target->sidecar.database);
+}
+
+/* Puts back what was moved, as far as it goes: the caller reports why the move failed. */
+static void target_move_back(const struct target *target, const char *mark)
+{
+    char path[FSIO_PATH_BYTES];
+    const char *names[TARGET_MOVED_MAX];
+    for (int i = target_moved_names(target, names); i > 0; i--) {
+        if (target_aside_name(target, names[i - 1], mark, path, NULL) == RC_OK &&
+            target_has_entry(path)) {
+            enum rc rc = fsio_rename_new(path, names[i - 1], NULL);
+            (void)rc;
+        }
+    }
+}
+
+static enum rc target_move_aside(const struct target *target, const char *mark, char *moved_aside,
+                                 struct err *err)
+{
+    char path[FSIO_PATH_BYTES];
+    const char *names[TARGET_MOVED_MAX];
+    int count = target_moved_names(target, names);
+    for (int i = 0; i < count; i++) {
+        if (!target_has_entry(names[i])) {
+            continue;
+        }
+        enum rc rc = target_aside_name(target, names[i], mark, path, err);
+        if (rc == RC_OK) {
+            rc = fsio_rename_new(names[i], path, err);
+        }
+        if (rc != RC_OK) {
+            return rc;
+        }
+        if (moved_aside[0] == '\0') {
+            memcpy(moved_aside, path, strlen(path) + 1);
+        }
+    }
+    return fsio_sync_dir(target->dir, err);
+}
+
+/* The new -harvey folder under its temporary name: lock held, marker durable. */
+static enum rc target_make_new_sidecar(struct target *target, struct restored_marker *marker,
+                                       struct err *err)
+{
+    char path[FSIO_PATH_BYTES];
+    enum rc rc = fsio_make_dirs(target->new_sidecar, err);
+    if (rc == RC_OK) {
+        rc = target_name(path, target->new_sidecar, "/",
+                         target_base_name(target->sidecar.leader_lock), err);
+    }
+    if (rc == RC_OK) {
+        rc = lockfile_try(&target->new_lock, path, err);
+    }
+    if (rc == RC_OK) {
+        rc = target_name(path, target->new_sidecar, "/", target_base_name(target->sidecar.restored),
+                         err);
+    }
+    return rc == RC_OK ? target_write_marker(target, path, marker, err) : rc;
+}
+
+/* Old things aside, new folder in, new database in; all of it back when a step fails. */
+static enum rc target_swap(struct target *target, const char *mark, char *moved_aside,
+                           struct err *err)
+{
+    bool is_new_folder_in = false;
+    enum rc rc = target_move_aside(target, mark, moved_aside, err);
+    if (rc == RC_OK && !target->made_sidecar) {
+        rc = fsio_rename_new(target->new_sidecar, target->sidecar.dir, err);
+        is_new_folder_in = rc == RC_OK;
+    }
+    if (rc == RC_OK) {
+        rc = target_rename(target, err);
+    }
+    if (rc != RC_OK && !target->is_done) {
+        if (is_new_folder_in) {
+            enum rc back = fsio_rename_new(target->sidecar.dir, target->new_sidecar, NULL);
+            (void)back;
+        }
+        target_move_back(target, mark);
+        moved_aside[0] = '\0';
+    }
+    return rc;
+}
+
+enum rc target_commit(struct target *target, struct restored_marker *marker, char *moved_aside,
+                      struct err *err)
+{
+    char mark[sizeof TARGET_ASIDE_MARK + CLK_RFC3339_BYTES + 8];
+    moved_aside[0] = '\0';
+    ASSERT(target->fd >= 0 && target->lock.fd >= 0);
+    enum rc rc = target->replace && !target->made_sidecar
+                     ? target_make_new_sidecar(target, marker, err)
+                     : target_write_marker(target, target->sidecar.restored, marker, err);
+    if (rc == RC_OK && target->replace) {
+        rc = target_choose_mark(target, mark, sizeof mark, err);
+        if (rc == RC_OK) {
+            rc = target_swap(target, mark, moved_aside, err);
+        }
+    } else if (rc == RC_OK) {
+        rc = target_rename(target, err);
+    }
+    return target_local(rc, err);
+}
+
+void target_close(struct target *target)
+{
+    if (target->fd >= 0) {
+        (void)close(target->fd);
+        target->fd = -1;
+        if (!target->is_done) {
+            (void)unlink(target->temp);
+        }
+    }
+    if (target->new_lock.fd >= 0 && !target->is_done) {
+        enum rc rc = fsio_remove_tree(target->new_sidecar, NULL);
+        (void)rc; /* the next restore sweeps it */
+    }
+    if (target->made_sidecar && !target->is_done) {
+        if (target->lock.fd >= 0) {
+            /* Our folder, our lock, and nobody in it: a server that waits holds no lock. */
+            (void)unlink(target->sidecar.restored);
+            (void)unlink(target->sidecar.leader_lock);
+        }
+        (void)rmdir(target->sidecar.dir);
+    }
+    lockfile_release(&target->new_lock);
+    lockfile_release(&target->lock);
+}
