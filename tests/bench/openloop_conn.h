@@ -46,6 +46,7 @@ struct openloop_conn {
     bool send_failed; /* the peer went away while we sent: an answer may still lie in the queue */
     size_t sent_bytes;
     int64_t planned_us; /* of the request, since the run's start */
+    int64_t started_us; /* openloop_run's: when this connection got it */
     int status;         /* of the last answer, 0 when there was none */
     bool replaced;      /* after DONE and LOST: a kept connection that is closed, for `cause` */
     bool opening;       /* openloop_run's: counted as being opened before the plan starts */

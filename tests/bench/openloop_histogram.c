@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-#define STEPS (1U << OPENLOOP_HISTOGRAM_STEP_BITS)
+#define STEPS (UINT64_C(1) << OPENLOOP_HISTOGRAM_STEP_BITS)
 #define VALUE_MAX ((UINT64_C(1) << OPENLOOP_HISTOGRAM_VALUE_BITS) - 1)
 
 static unsigned shift_of(uint64_t value)
@@ -25,13 +25,13 @@ static size_t index_of(uint64_t value)
 {
     unsigned shift = shift_of(value);
 
-    return (size_t)shift * STEPS + (size_t)(value >> shift);
+    return (size_t)(shift * STEPS + (value >> shift));
 }
 
 /* Largest value that falls into the bucket. */
 static uint64_t upper_edge(size_t index)
 {
-    size_t shift = index < (size_t)2 * STEPS ? 0 : index / STEPS - 1;
+    uint64_t shift = index < 2 * STEPS ? 0 : index / STEPS - 1;
     uint64_t step = index - shift * STEPS;
 
     return ((step + 1) << shift) - 1;

@@ -38,7 +38,7 @@ struct openloop_options {
     int64_t rate; /* requests per second */
     int64_t request_count; /* from --requests, or rate * seconds */
     int64_t connection_count;
-    int64_t timeout_ms; /* from the planned send time */
+    int64_t timeout_ms; /* for a connection, and again for the answer */
     struct sockaddr_storage address;
     socklen_t address_bytes;
     char host[OPENLOOP_HOST_BYTES]; /* "127.0.0.1:8080", as in the Host header */

@@ -3,8 +3,8 @@
  * The loop of the open-loop client: see openloop_run.h.
  *
  * Planned requests are numbers: those below next_start have had a connection (or were given up),
- * from there to next_due they wait for one, the rest is not due. They are started in the order planned, so the
- * flying list is ordered by deadline and a look at its head finds the next time-out.
+ * from there to next_due they wait for one, the rest is not due. They are started in the order planned, so both
+ * queues are ordered by deadline and a look at their heads finds the next time-out.
  */
 #include "tests/bench/openloop_run.h"
 
@@ -44,7 +44,7 @@ struct run {
     struct openloop_target target;
     struct openloop_conn *conns;
     struct conn_list free;   /* longest rested first; closed ones too */
-    struct conn_list flying; /* with a request; earliest planned first */
+    struct conn_list flying; /* with a request; earliest started first */
     int timer_fd;
     int signal_fd;
     int64_t start_us;
@@ -167,6 +167,7 @@ static void start_due(struct run *run)
         list_append(&run->flying, conn);
         run->stats->sent_count++;
         int64_t planned = planned_us(run, run->next_start);
+        conn->started_us = now_us(run);
         run->next_start++;
         take_step(run, conn, openloop_conn_start(conn, &run->target, planned));
     }
@@ -178,7 +179,7 @@ static void expire(struct run *run, int64_t now)
     int64_t timeout_us = run->options->timeout_ms * 1000;
     struct openloop_conn *conn;
 
-    while ((conn = run->flying.head) != NULL && conn->planned_us + timeout_us <= now) {
+    while ((conn = run->flying.head) != NULL && conn->started_us + timeout_us <= now) {
         conn->replaced = conn->state != OPENLOOP_CONN_CONNECTING;
         conn->cause = OPENLOOP_CAUSE_FAILED;
         openloop_conn_abort(conn);
@@ -206,8 +207,8 @@ static int64_t next_wake_us(const struct run *run)
     if (run->next_due < run->planned_count) {
         wake = planned_us(run, run->next_due);
     }
-    if (run->flying.head != NULL && run->flying.head->planned_us + timeout_us < wake) {
-        wake = run->flying.head->planned_us + timeout_us;
+    if (run->flying.head != NULL && run->flying.head->started_us + timeout_us < wake) {
+        wake = run->flying.head->started_us + timeout_us;
     }
     if (run->next_start < run->next_due && planned_us(run, run->next_start) + timeout_us < wake) {
         wake = planned_us(run, run->next_start) + timeout_us;

@@ -4,10 +4,11 @@
  * the connections, and the epoll loop that brings them together. One thread.
  *
  * A request that is due takes the connection that has rested longest; where none is free it waits
- * its turn, and its latency grows meanwhile. It fails `timeout_ms` after its planned moment
- * wherever it is by then. The run ends when every planned request is over: at most timeout_ms
- * after the plan's end. SIGINT or SIGTERM cuts the plan short and waits for what is in flight, a
- * second one does not wait.
+ * its turn, and its latency grows meanwhile. It fails when it has waited `timeout_ms` for a
+ * connection, or, once it has one, when it is not answered in that time: one that was late already
+ * is not sent only to be given up. The run ends when every planned request is over: at most twice
+ * timeout_ms after the plan's end. SIGINT or SIGTERM cuts the plan short and waits for what is in
+ * flight, a second one does not wait.
  */
 #ifndef OPENLOOP_RUN_H
 #define OPENLOOP_RUN_H
