@@ -25,7 +25,7 @@ struct backend {
     uint64_t reader_open_no; /* writer_view.open_no when it was opened */
     enum replicator_role role;
     bool may_serve;
-    char reason[STATUS_REASON_BYTES]; /* as last logged */
+    char reason[sizeof((struct replicator_status *)0)->reason]; /* as last logged */
 };
 
 enum rc backend_create(const struct backend_config *config, struct backend **backend,
@@ -66,8 +66,7 @@ bool backend_reader_is_open(const struct backend *backend)
 }
 
 /* Has a reader of the file that the writer has open now. */
-static enum rc have_reader(struct backend *backend, const struct writer_view *view,
-                           struct err *err)
+static enum rc have_reader(struct backend *backend, const struct writer_view *view, struct err *err)
 {
     if (backend->app != NULL && backend->reader_open_no == view->open_no) {
         return RC_OK;
@@ -150,22 +149,18 @@ void backend_describe(struct backend *backend, char *text, size_t text_bytes)
 void backend_follow(struct backend *backend)
 {
     struct replicator_status status;
-    struct writer_view view;
-    char reason[STATUS_REASON_BYTES];
     replicator_get_status(backend->config.replicator, &status);
-    writer_get_view(backend->config.writer, &view);
     if (!is_open(backend)) {
         backend_close_reader(backend);
     }
-    describe(backend, &status, &view, reason, sizeof reason);
     if (status.role != backend->role || status.may_serve != backend->may_serve ||
-        strcmp(reason, backend->reason) != 0) {
+        strcmp(status.reason, backend->reason) != 0) {
         backend->role = status.role;
         backend->may_serve = status.may_serve;
-        (void)snprintf(backend->reason, sizeof backend->reason, "%s", reason);
+        memcpy(backend->reason, status.reason, sizeof backend->reason);
         log_line(status.may_serve && !status.alarm ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "server",
-                 "role  role=\"%s\" may_serve=%d reason=\"%s\"",
-                 replicator_role_name(status.role), status.may_serve, reason);
+                 "role  role=\"%s\" may_serve=%d reason=\"%s\"", replicator_role_name(status.role),
+                 status.may_serve, status.reason);
     }
 }
 

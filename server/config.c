@@ -108,8 +108,7 @@ static enum rc read_listen(const char *value, struct config *config, struct err 
 
 /* "refuse" -> 0, "restore" -> 1, "<word>:GENERATION" -> 2 and *id. */
 static enum rc read_policy(const struct config_variable *variable, const char *value,
-                           const char *word, int *choice, struct generation_id *id,
-                           struct err *err)
+                           const char *word, int *choice, struct generation_id *id, struct err *err)
 {
     size_t word_bytes = strlen(word);
     memset(id, 0, sizeof *id);
@@ -126,10 +125,11 @@ static enum rc read_policy(const struct config_variable *variable, const char *v
         *choice = 2;
         return RC_OK;
     }
-    return err_set(err, RC_INVALID,
-                   "%s=%.64s: must be refuse, restore or %s:GENERATION, with the generation that it "
-                   "overrides, such as %s:00000001-0123456789abcdef",
-                   variable->name, value, word, word);
+    return err_set(
+        err, RC_INVALID,
+        "%s=%.64s: must be refuse, restore or %s:GENERATION, with the generation that it "
+        "overrides, such as %s:00000001-0123456789abcdef",
+        variable->name, value, word, word);
 }
 
 static enum rc read_on_empty(const struct config_variable *variable, const char *value,
@@ -138,8 +138,7 @@ static enum rc read_on_empty(const struct config_variable *variable, const char 
     static const enum replicator_on_empty meaning[] = {ON_EMPTY_REFUSE, ON_EMPTY_RESTORE,
                                                        ON_EMPTY_NEW};
     int choice = 0;
-    enum rc rc =
-        read_policy(variable, value, "new", &choice, &config->on_empty_generation, err);
+    enum rc rc = read_policy(variable, value, "new", &choice, &config->on_empty_generation, err);
     config->on_empty = meaning[choice];
     return rc;
 }
@@ -150,8 +149,7 @@ static enum rc read_on_stale(const struct config_variable *variable, const char 
     static const enum replicator_on_stale meaning[] = {ON_STALE_REFUSE, ON_STALE_RESTORE,
                                                        ON_STALE_FORK};
     int choice = 0;
-    enum rc rc =
-        read_policy(variable, value, "fork", &choice, &config->on_stale_generation, err);
+    enum rc rc = read_policy(variable, value, "fork", &choice, &config->on_stale_generation, err);
     config->on_stale = meaning[choice];
     return rc;
 }
@@ -243,8 +241,7 @@ static enum rc refuse_name(const char *name, size_t name_bytes, struct err *err)
     }
     return err_set(err, RC_INVALID, "%.*s: no such variable%s%s (server --help lists them)",
                    (int)(name_bytes < CONFIG_NAME_BYTES_MAX ? name_bytes : CONFIG_NAME_BYTES_MAX),
-                   name, nearest != NULL ? "; did you mean " : "",
-                   nearest != NULL ? nearest : "");
+                   name, nearest != NULL ? "; did you mean " : "", nearest != NULL ? nearest : "");
 }
 
 static enum rc check_names(char *const *environment, struct err *err)
@@ -333,8 +330,8 @@ void config_print(const struct config *config, FILE *out)
             print_store(&config->store, out);
             break;
         case CONFIG_ON_EMPTY:
-            print_policy(variable->name, (int)config->on_empty, "new",
-                         &config->on_empty_generation, out);
+            print_policy(variable->name, (int)config->on_empty, "new", &config->on_empty_generation,
+                         out);
             break;
         case CONFIG_ON_STALE:
             print_policy(variable->name, (int)config->on_stale, "fork",

@@ -31,8 +31,8 @@ struct config {
     int64_t spool_bytes_max;
     int64_t stop_timeout_ms;
     int64_t connections_max;
-    int64_t idle_timeout_s;    /* a connection without a request */
-    int64_t request_timeout_s; /* from a request's first byte to its last */
+    int64_t idle_timeout_s;     /* a connection without a request */
+    int64_t request_timeout_s;  /* from a request's first byte to its last */
     int64_t synchronous_normal; /* 0 or 1, as the next ones */
     int64_t unsafe_fs;
     int64_t log_level; /* enum log_level */
@@ -48,8 +48,7 @@ struct config {
  * Reads "NAME=value" strings, NULL-terminated (environ). RC_INVALID with one line: variable, value
  * (secrets masked), allowed range. RC_IO, RC_DENIED, RC_NOT_FOUND: a secret's file.
  */
-RC_MUST_CHECK enum rc config_read(struct config *config, char *const *environment,
-                                  struct err *err);
+RC_MUST_CHECK enum rc config_read(struct config *config, char *const *environment, struct err *err);
 
 /* Only HARVEY_DB, for --health: the rest of the environment may be wrong then. RC_INVALID. */
 RC_MUST_CHECK enum rc config_read_database(struct config *config, char *const *environment,

@@ -32,7 +32,7 @@ struct config_variable {
     int64_t max;
     const char *choices;
     int64_t choices_supported; /* the first so many may be chosen yet */
-    const char *allowed;       /* for --help and messages, where min..max or choices do not say it */
+    const char *allowed; /* for --help and messages, where min..max or choices do not say it */
     const char *help;
 };
 

@@ -160,8 +160,7 @@ static enum rc note_identity(struct db *db, const char *path, struct err *err)
                        "%s has %llu hard links: its -wal goes by one name only; remove the others",
                        path, (unsigned long long)db->identity.links);
     }
-    if (sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_HAS_MOVED, &has_moved) !=
-            SQLITE_OK ||
+    if (sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_HAS_MOVED, &has_moved) != SQLITE_OK ||
         has_moved != 0) {
         return err_set(err, RC_IO, "%s was replaced while it was being opened", path);
     }

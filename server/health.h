@@ -21,13 +21,16 @@
 #include <stdint.h>
 
 struct health {
-    int fd; /* the listening socket; -1 = none */
+    int fd;         /* the listening socket; -1 = none */
     uint64_t inode; /* of the socket's name: another server may take it over */
     char dir[FSIO_PATH_BYTES];
     char name[64];
 };
 
-#define HEALTH_INIT {-1, 0, "", ""}
+#define HEALTH_INIT                                                                                \
+    {                                                                                              \
+        -1, 0, "", ""                                                                              \
+    }
 
 /* Listens in <database>-harvey/, which must exist. RC_IO, RC_DENIED, RC_NOT_FOUND. */
 RC_MUST_CHECK enum rc health_open(struct health *health, const char *database_path,

@@ -19,9 +19,11 @@
 #include <unistd.h>
 
 #define HTTP_SURPLUS_CONNECTIONS 64u /* beyond the limit, to be told 503 */
-#define HTTP_OTHER_FDS 256u /* of the process: database, spool, store, log */
-#define HTTP_EVICT_IDLE_MS 5000  /* at the limit, connections idle for longer make room */
-#define HTTP_PEAK_ROUNDS 32u     /* flushes until a peak of waiting requests is forgotten */
+#define HTTP_OTHER_FDS 256u          /* of the process: database, spool, store, log */
+#define HTTP_EVICT_IDLE_MS 5000      /* at the limit, connections idle for longer make room */
+#define HTTP_PEAK_ROUNDS 32u         /* flushes until a peak of waiting requests is forgotten */
+#define HTTP_WAIT_MS 10000
+#define HTTP_LINGERING_WAIT_MS 10
 #define HTTP_QUEUE_TAKEN_MAX (2u * LISTENER_BACKLOG) /* accepted at most when a drain begins */
 
 /* ---- rings ---- */
@@ -138,6 +140,11 @@ static void *open_conn(struct http *http, struct MHD_Connection *connection)
 
 static void close_conn(struct http_conn *conn)
 {
+    struct http *http = conn->http;
+    /* Closing right after an answer is the plain case; all others may meet a client that sends. */
+    if (conn->completed_round != http->round || conn->refused || http->draining) {
+        http_linger_keep(&http->linger, conn->fd, http->now_ms);
+    }
     leave_state(conn);
     conn->http->connections--;
     conn->connection = NULL;
@@ -169,6 +176,7 @@ static void notify_completed(void *cls, struct MHD_Connection *connection, void 
     http->progress++;
     *con_cls = NULL;
     if (conn != NULL && code == MHD_REQUEST_TERMINATED_COMPLETED_OK) {
+        conn->completed_round = http->round;
         http_set_state(conn, HTTP_IDLE);
     }
     /* else the connection is being closed: notify_connection follows */
@@ -237,16 +245,12 @@ static enum rc start_daemon(struct http *http, struct err *err)
     MHD_set_panic_func(panic_mhd, NULL);
     http->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_USE_TURBO | MHD_USE_ERROR_LOG, 0, NULL, NULL, http_handle, http,
-        MHD_OPTION_EXTERNAL_LOGGER, log_mhd, NULL,
-        MHD_OPTION_LISTEN_SOCKET, config->listener->fd,
+        MHD_OPTION_EXTERNAL_LOGGER, log_mhd, NULL, MHD_OPTION_LISTEN_SOCKET, config->listener->fd,
         MHD_OPTION_CONNECTION_LIMIT, config->connections_max + HTTP_SURPLUS_CONNECTIONS,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_POOL_BYTES,
-        MHD_OPTION_CONNECTION_TIMEOUT, config->idle_timeout_s,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
-        MHD_OPTION_NOTIFY_CONNECTION, notify_connection, http,
-        MHD_OPTION_NOTIFY_COMPLETED, notify_completed, http,
-        MHD_OPTION_END);
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_POOL_BYTES, MHD_OPTION_CONNECTION_TIMEOUT,
+        config->idle_timeout_s, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_UNESCAPE_CALLBACK,
+        keep_escapes, NULL, MHD_OPTION_NOTIFY_CONNECTION, notify_connection, http,
+        MHD_OPTION_NOTIFY_COMPLETED, notify_completed, http, MHD_OPTION_END);
     if (http->daemon == NULL) {
         return err_set_errno(err, RC_IO, "libmicrohttpd does not start");
     }
@@ -290,6 +294,7 @@ void http_destroy(struct http *http)
             }
             MHD_stop_daemon(http->daemon);
         }
+        http_linger_close_all(&http->linger);
         http_free_answers(http);
         free(http);
     }
@@ -305,6 +310,8 @@ bool http_run(struct http *http, int64_t now_ms)
     uint64_t before = http->progress;
     unsigned long long timeout_ms = 0;
     http->now_ms = now_ms;
+    http->round++;
+    http_linger_run(&http->linger, now_ms);
     if (MHD_run(http->daemon) != MHD_YES) {
         log_error("http", "libmicrohttpd does not run  errno=%d", errno);
     }
@@ -360,9 +367,10 @@ int http_timeout_ms(struct http *http)
 {
     unsigned long long timeout_ms = 0;
     if (MHD_get_timeout(http->daemon, &timeout_ms) != MHD_YES) {
-        return -1;
+        timeout_ms = HTTP_WAIT_MS;
     }
-    return timeout_ms > 1000 ? 1000 : (int)timeout_ms;
+    int most_ms = http->linger.count > 0 ? HTTP_LINGERING_WAIT_MS : HTTP_WAIT_MS;
+    return timeout_ms > (unsigned)most_ms ? most_ms : (int)timeout_ms;
 }
 
 void http_sweep(struct http *http, int64_t now_ms)
@@ -406,8 +414,8 @@ static unsigned accept_rest(struct http *http, int listen_fd)
     while (taken < HTTP_QUEUE_TAKEN_MAX) {
         struct sockaddr_storage address;
         socklen_t bytes = sizeof address;
-        int fd = accept4(listen_fd, (struct sockaddr *)&address, &bytes,
-                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd =
+            accept4(listen_fd, (struct sockaddr *)&address, &bytes, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0) {
             if (errno == EINTR || errno == ECONNABORTED) {
                 continue;
@@ -431,8 +439,8 @@ void http_drain(struct http *http, int64_t now_ms)
     http->draining = true;
     http->now_ms = now_ms;
     http->drain_since_ms = now_ms;
-    unsigned taken = listen_fd < 0 || http->config.listener->shared ? 0
-                                                                   : accept_rest(http, listen_fd);
+    unsigned taken =
+        listen_fd < 0 || http->config.listener->shared ? 0 : accept_rest(http, listen_fd);
     listener_close(http->config.listener);
     log_info("http", "draining  connections=%u idle=%u from_queue=%u", http->connections,
              http->idle_count, taken);
@@ -443,8 +451,8 @@ bool http_is_drained(const struct http *http, int64_t now_ms, int64_t linger_ms)
     if (http->gathered > 0 || http->away > 0 || http->idle_count < http->connections) {
         return false;
     }
-    int64_t quiet_since_ms = http->last_request_ms > http->drain_since_ms ? http->last_request_ms
-                                                                          : http->drain_since_ms;
+    int64_t quiet_since_ms =
+        http->last_request_ms > http->drain_since_ms ? http->last_request_ms : http->drain_since_ms;
     return http->connections == 0 || now_ms - quiet_since_ms >= linger_ms;
 }
 

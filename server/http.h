@@ -34,8 +34,7 @@ struct http_backend {
     bool (*is_ready)(void *arg); /* cheap: asked for each insert */
     /* Why not, or why the last batch failed, as one line of text. */
     void (*describe)(void *arg, bool failed_batch, char *text, size_t text_bytes);
-    enum rc (*status)(void *arg, bool json, unsigned connections, struct buf *out,
-                      struct err *err);
+    enum rc (*status)(void *arg, bool json, unsigned connections, struct buf *out, struct err *err);
     void (*submit)(void *arg, struct writer_job *newest, struct writer_job *oldest);
 };
 
@@ -78,7 +77,7 @@ void http_flush(struct http *http);
 /* Takes answered jobs back (a list from writer_collect); the next http_run answers them. */
 void http_return(struct http *http, struct writer_job *jobs);
 
-/* Milliseconds until http_run must be called though nothing happens; -1: never. */
+/* Milliseconds until http_run must be called though nothing happens. */
 int http_timeout_ms(struct http *http);
 
 /* Ends requests past their deadline; to be called about once per second. */

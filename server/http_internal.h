@@ -8,6 +8,7 @@
 
 #include "archive/position.h"
 #include "server/http.h"
+#include "server/http_linger.h"
 #include "server/routes.h"
 
 #include <microhttpd.h>
@@ -40,15 +41,17 @@ struct http_conn {
     int fd;
     enum http_state state;
     bool job_done;
-    bool surplus;    /* beyond connections_max: answered 503 */
-    bool cut;        /* shut down by us */
-    bool no_timeout; /* MHD's is off while a job takes long */
-    int64_t since_ms; /* of `state` */
+    bool surplus;             /* beyond connections_max: answered 503 */
+    bool refused;             /* answered before the request was read to its end */
+    bool cut;                 /* shut down by us */
+    bool no_timeout;          /* MHD's is off while a job takes long */
+    int64_t since_ms;         /* of `state` */
+    uint64_t completed_round; /* http.round of its last complete answer */
     struct route route;
-    bool body_bad;    /* too large */
+    bool body_bad; /* too large */
     size_t body_bytes;
     uint64_t swallowed_bytes; /* of a body beyond its limit */
-    char *body;       /* ROUTE_BODY_BYTES_MAX bytes once a request had a body; NULL before */
+    char *body; /* ROUTE_BODY_BYTES_MAX bytes once a request had a body; NULL before */
     struct writer_job job;
 };
 
@@ -61,7 +64,9 @@ struct http {
     struct http_ring idle;
     struct http_ring receiving;
     struct http_ring waiting;
-    int64_t now_ms; /* of this round */
+    struct http_linger linger;
+    uint64_t round;    /* counts http_run */
+    int64_t now_ms;    /* of this round */
     uint64_t progress; /* counts events in handlers: a round without one needs no second */
     bool draining;
     int64_t drain_since_ms;

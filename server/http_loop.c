@@ -27,7 +27,7 @@
 #define LOOP_PENDING_WAIT_US 5000 /* with inserts under way: MHD's own timeout says nothing then */
 #define LOOP_IDLE_WAIT_US 10000000
 #define LOOP_SWEEP_MS 1000
-#define LOOP_RUNS_MAX 64 /* of HTTP without looking at other events */
+#define LOOP_RUNS_MAX 64         /* of HTTP without looking at other events */
 #define LOOP_DRAIN_LINGER_MS 250 /* for a last request on an idle connection */
 #define LOOP_DRAIN_MAX_MS 2000
 
@@ -168,7 +168,7 @@ static int64_t wait_us(struct http_loop *loop, bool more, int64_t linger_us, int
     }
     int64_t wait = LOOP_IDLE_WAIT_US;
     int timeout_ms = http_timeout_ms(loop->config.http);
-    if (timeout_ms >= 0 && (int64_t)timeout_ms * 1000 < wait) {
+    if ((int64_t)timeout_ms * 1000 < wait) {
         wait = (int64_t)timeout_ms * 1000;
     }
     if (http_connections(loop->config.http) > 0 && (loop->next_sweep_ms - now_ms) * 1000 < wait) {

@@ -34,12 +34,11 @@ static struct MHD_Response *make_answer(const struct route_answer_text *text, bo
     /* PERSISTENT means that MHD may not write to it: the cast hides no change. */
     struct MHD_Response *response = MHD_create_response_from_buffer(
         strlen(text->body), (void *)(uintptr_t)text->body, MHD_RESPMEM_PERSISTENT);
-    if (response != NULL &&
-        (!add_header(response, "Content-Type", HTTP_TEXT_TYPE) ||
-         !add_header(response, "Cache-Control", "no-store") ||
-         !add_header(response, "Allow", text->allow) ||
-         !add_header(response, "Retry-After", text->retry_after_s) ||
-         !add_header(response, "Connection", last ? "close" : NULL))) {
+    if (response != NULL && (!add_header(response, "Content-Type", HTTP_TEXT_TYPE) ||
+                             !add_header(response, "Cache-Control", "no-store") ||
+                             !add_header(response, "Allow", text->allow) ||
+                             !add_header(response, "Retry-After", text->retry_after_s) ||
+                             !add_header(response, "Connection", last ? "close" : NULL))) {
         MHD_destroy_response(response);
         response = NULL;
     }
@@ -134,10 +133,10 @@ static enum MHD_Result answer_status(struct http_conn *conn, bool json)
     enum MHD_Result result = MHD_NO;
     buf_init(&out, 1u << 16);
     if (backend->status(backend->arg, json, conn->http->connections, &out, &err) == RC_OK) {
-        result = queue_own(
-            conn, MHD_HTTP_OK,
-            MHD_create_response_from_buffer(out.size, out.data, MHD_RESPMEM_MUST_COPY),
-            json ? HTTP_JSON_TYPE : HTTP_TEXT_TYPE);
+        result =
+            queue_own(conn, MHD_HTTP_OK,
+                      MHD_create_response_from_buffer(out.size, out.data, MHD_RESPMEM_MUST_COPY),
+                      json ? HTTP_JSON_TYPE : HTTP_TEXT_TYPE);
     } else {
         result = queue_own(conn, MHD_HTTP_INTERNAL_SERVER_ERROR, text_response(err.text, NULL),
                            HTTP_TEXT_TYPE);
@@ -286,6 +285,7 @@ static enum MHD_Result start_request(struct http_conn *conn, const char *url, co
     conn->body_bad = false;
     conn->swallowed_bytes = 0;
     http->last_request_ms = http->now_ms;
+    conn->refused = conn->surplus || conn->route.at_once;
     if (conn->surplus) {
         return queue_answer(conn, ROUTE_CROWDED, true);
     }
@@ -325,6 +325,7 @@ static enum MHD_Result answer_request(struct http_conn *conn)
 {
     const struct http_backend *backend = &conn->http->config.backend;
     if (conn->body_bad) {
+        conn->refused = true;
         return queue_answer(conn, ROUTE_BODY_TOO_LARGE, true);
     }
     switch (conn->route.action) {

@@ -204,8 +204,8 @@ static bool take_inherited(struct listener *listener, char *const *environment)
     socklen_t bytes = sizeof listening;
     if (pid_text == NULL || count_text == NULL ||
         !bytes_from_decimal(pid_text, strlen(pid_text), &pid) ||
-        !bytes_from_decimal(count_text, strlen(count_text), &count) ||
-        pid != (uint64_t)getpid() || count == 0 ||
+        !bytes_from_decimal(count_text, strlen(count_text), &count) || pid != (uint64_t)getpid() ||
+        count == 0 ||
         getsockopt(LISTENER_SYSTEMD_FD, SOL_SOCKET, SO_ACCEPTCONN, &listening, &bytes) != 0 ||
         listening == 0) {
         return false;

@@ -26,7 +26,10 @@ struct listener {
     char unix_path[LISTENER_TEXT_BYTES]; /* to be removed at the end; "" = nothing to remove */
 };
 
-#define LISTENER_INIT {-1, false, "", ""}
+#define LISTENER_INIT                                                                              \
+    {                                                                                              \
+        -1, false, "", ""                                                                          \
+    }
 
 /* Checks the form of HARVEY_LISTEN without touching the network. RC_INVALID, one line. */
 RC_MUST_CHECK enum rc listener_check_address(const char *address, struct err *err);

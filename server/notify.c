@@ -25,9 +25,9 @@ void notify_send(char *const *environment, const char *state)
     }
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd >= 0) {
-        ssize_t sent = sendto(fd, state, strlen(state), MSG_NOSIGNAL,
-                              (const struct sockaddr *)&address,
-                              (socklen_t)(offsetof(struct sockaddr_un, sun_path) + bytes));
+        ssize_t sent =
+            sendto(fd, state, strlen(state), MSG_NOSIGNAL, (const struct sockaddr *)&address,
+                   (socklen_t)(offsetof(struct sockaddr_un, sun_path) + bytes));
         (void)sent;
         (void)close(fd);
     }

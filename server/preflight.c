@@ -7,8 +7,10 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* The real path of the longest part that exists, and the rest as it stands. */
@@ -64,6 +66,26 @@ static enum rc check_archive(const struct config *config, const char *dir, struc
     return rc;
 }
 
+/* Makes the last part only: a typing error must not grow a tree. */
+static enum rc make_directory(const char *dir, struct err *err)
+{
+    if (mkdir(dir, S_IRWXU | S_IRGRP | S_IXGRP | S_IROTH | S_IXOTH) != 0 && errno != EEXIST) {
+        enum rc rc = fsio_fail(err, "cannot make the database's directory", dir);
+        return rc == RC_NOT_FOUND ? RC_IO : rc;
+    }
+    return RC_OK;
+}
+
+static enum rc check_database(const char *path, struct err *err)
+{
+    struct fsio_stat stat;
+    enum rc rc = fsio_stat(path, &stat, err);
+    if (rc == RC_OK && stat.exists && stat.is_dir) {
+        rc = err_set(err, RC_INVALID, "HARVEY_DB=%.200s: is a directory, must be a file", path);
+    }
+    return rc;
+}
+
 static enum rc check_writable(const char *dir, struct err *err)
 {
     if (access(dir, W_OK | X_OK) != 0) {
@@ -71,6 +93,33 @@ static enum rc check_writable(const char *dir, struct err *err)
         return rc == RC_NOT_FOUND ? RC_IO : rc;
     }
     return RC_OK;
+}
+
+/* Of a directory archive that exists already, or the directory in which it will be made. */
+static void note_same_filesystem(const struct config *config, const char *dir)
+{
+    char archive_dir[FSIO_PATH_BYTES];
+    struct fsio_stat archive = {0};
+    struct fsio_stat database = {0};
+    struct err ignored;
+    if (config->store.off || config->store.is_s3) {
+        return;
+    }
+    (void)snprintf(archive_dir, sizeof archive_dir, "%s", config->store.dir);
+    while (fsio_stat(archive_dir, &archive, &ignored) == RC_OK && !archive.exists) {
+        char parent[FSIO_PATH_BYTES];
+        if (fsio_dirname(archive_dir, parent, sizeof parent, &ignored) != RC_OK ||
+            strcmp(parent, archive_dir) == 0) {
+            return;
+        }
+        memcpy(archive_dir, parent, sizeof archive_dir);
+    }
+    if (fsio_stat(dir, &database, &ignored) == RC_OK && archive.device == database.device) {
+        log_warn("server",
+                 "the archive lies on the database's own filesystem: it survives the "
+                 "volume, not the disk  archive=%s",
+                 config->store.url);
+    }
 }
 
 static const char *danger_of(enum fsio_fs_kind kind)
@@ -122,14 +171,20 @@ enum rc preflight_check(const struct config *config, struct preflight *result, s
     if (rc == RC_OK) {
         rc = check_archive(config, dir, err);
     }
-    if (rc == RC_OK && (rc = fsio_make_dirs(dir, err)) != RC_OK) {
-        (void)err_prefix(err, "making the database's directory");
+    if (rc == RC_OK) {
+        rc = make_directory(dir, err);
     }
     if (rc == RC_OK) {
         rc = check_writable(dir, err);
     }
     if (rc == RC_OK) {
         rc = check_filesystem(config, dir, result, err);
+    }
+    if (rc == RC_OK) {
+        rc = check_database(config->database_path, err);
+    }
+    if (rc == RC_OK) {
+        note_same_filesystem(config, dir);
     }
     return rc;
 }

@@ -13,12 +13,12 @@
 #include <stdbool.h>
 
 struct preflight {
-    char filesystem[32]; /* a word for the database's filesystem */
+    char filesystem[32];    /* a word for the database's filesystem */
     bool unsafe_filesystem; /* it would be refused without HARVEY_UNSAFE_FS=1 */
 };
 
 /*
- * Makes the database's directory where it is missing and looks at it. RC_INVALID: the archive lies
+ * Makes the database's directory where it is missing (its parent must be there) and looks at it. RC_INVALID: the archive lies
  * inside it. RC_IO, RC_DENIED: not writable, or a filesystem that no WAL database may lie on. The
  * text names the cure.
  */

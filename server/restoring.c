@@ -66,8 +66,9 @@ enum rc restoring_run(void *arg, bool replace, struct err *err)
     }
     if (rc == RC_OK) {
         position_format(&result.generation, result.point.position, position);
-        log_info("restore", "restored  position=%s database_bytes=%" PRIu64 " elapsed_ms=%" PRId64
-                 "%s%s", position, result.database_bytes, result.elapsed_ms,
+        log_info("restore",
+                 "restored  position=%s database_bytes=%" PRIu64 " elapsed_ms=%" PRId64 "%s%s",
+                 position, result.database_bytes, result.elapsed_ms,
                  result.moved_aside[0] != '\0' ? " moved_aside=" : "", result.moved_aside);
     }
     return rc;

@@ -68,7 +68,7 @@ enum route_ack { ROUTE_ACK_UNSET, ROUTE_ACK_LOCAL, ROUTE_ACK_ARCHIVE, ROUTE_ACK_
 /* What of a request matters. Start from zero, note each header and argument, then decide. */
 struct route_request {
     const char *method;
-    const char *path; /* not decoded, without the query */
+    const char *path;    /* not decoded, without the query */
     size_t header_bytes; /* first line and headers as received */
     size_t header_bytes_max;
     unsigned content_lengths; /* how many such headers */
@@ -82,7 +82,7 @@ struct route_request {
 struct route {
     enum route_action action;
     enum route_answer answer; /* ROUTE_DO_ANSWER */
-    bool at_once; /* before the body is read; the connection is closed */
+    bool at_once;             /* before the body is read; the connection is closed */
     bool has_body;
 };
 

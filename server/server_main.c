@@ -35,25 +35,27 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-/* The look at the store before the first signal is waited for; the replicator waits longer. */
-#define SERVER_STORE_CONNECT_MS 2000
-#define SERVER_STORE_REQUEST_MS 3000
+/* The look at the store at start is a short one; the replicator waits longer. */
+#define SERVER_STORE_CONNECT_MS 1000
+#define SERVER_STORE_REQUEST_MS 2000
 
 enum server_exit { /* docs/configuration.md */
-    SERVER_EXIT_STOPPED = 0,
-    SERVER_EXIT_INTERNAL = 1,
-    SERVER_EXIT_CONFIGURATION = 2,
-    SERVER_EXIT_STORE = 6,
-    SERVER_EXIT_LOCAL = 7,
+                   SERVER_EXIT_STOPPED = 0,
+                   SERVER_EXIT_INTERNAL = 1,
+                   SERVER_EXIT_CONFIGURATION = 2,
+                   SERVER_EXIT_STORE = 6,
+                   SERVER_EXIT_LOCAL = 7,
 };
 
 struct server {
     struct config config;
     struct preflight preflight;
     struct listener listener;
-    struct stop stop; /* seen by a restore under way */
+    bool store_refused; /* what ended the start */
+    struct stop stop;   /* seen by a restore under way */
     struct restoring restoring;
     struct replicator *replicator;
+    bool replicator_started;
     struct writer *writer;
     struct backend *backend;
     struct http *http;
@@ -163,12 +165,34 @@ static enum rc take_signals(struct server *server, struct err *err)
                : err_set_errno(err, RC_IO, "signalfd or eventfd");
 }
 
+/*
+ * A store that refuses our credentials will go on refusing them: better to end with a word than to
+ * wait for ever, before anything is begun. Any other trouble with it is the replicator's to wait for.
+ */
+static enum rc look_at_store(struct server *server, struct err *err)
+{
+    struct store *store = NULL;
+    struct store_config config = server->config.store;
+    if (config.off) {
+        log_warn("server", "HARVEY_ARCHIVE=none: nothing is backed up");
+        return RC_OK;
+    }
+    config.connect_timeout_ms = SERVER_STORE_CONNECT_MS;
+    config.request_timeout_ms = SERVER_STORE_REQUEST_MS;
+    enum rc rc = store_open(&config, &server->stop, &store, err);
+    if (rc == RC_OK) {
+        rc = store_prepare(store, true, err);
+        server->store_refused = rc == RC_DENIED;
+    }
+    store_close(store);
+    return rc == RC_DENIED || rc == RC_INTERNAL || rc == RC_INVALID ? rc : RC_OK;
+}
+
 static enum rc make_replicator(struct server *server, struct err *err)
 {
     const struct config *config = &server->config;
-    server->restoring = (struct restoring){.store = &config->store,
-                                           .database_path = config->database_path,
-                                           .stop = &server->stop};
+    server->restoring = (struct restoring){
+        .store = &config->store, .database_path = config->database_path, .stop = &server->stop};
     const struct replicator_config settings = {
         .database_path = config->database_path,
         .store = config->store,
@@ -266,6 +290,7 @@ static enum rc start_writer(struct server *server, struct err *err)
 
 static enum rc start_replicator(struct server *server, struct err *err)
 {
+    server->replicator_started = true;
     return replicator_start(server->replicator, err);
 }
 
@@ -277,8 +302,9 @@ static enum rc start_http(struct server *server, struct err *err)
 static enum rc start(struct server *server, struct err *err)
 {
     static server_step_fn *const steps[] = {
-        check_directories, open_listener, take_signals, make_replicator,  make_writer,
-        make_backend,      make_http,     start_writer, start_replicator, start_http,
+        check_directories, open_listener,    take_signals, look_at_store,
+        make_replicator,   make_writer,      make_backend, make_http,
+        start_writer,      start_replicator, start_http,
     };
     enum rc rc = keep_standard_fds(err);
     if (rc == RC_OK) {
@@ -288,28 +314,6 @@ static enum rc start(struct server *server, struct err *err)
         rc = steps[i](server, err);
     }
     return rc;
-}
-
-/*
- * A store that refuses our credentials will go on refusing them: better to end with a word than to
- * wait for ever. Any other trouble with it is the replicator's to wait for.
- */
-static enum rc look_at_store(struct server *server, struct err *err)
-{
-    struct store *store = NULL;
-    struct store_config config = server->config.store;
-    if (config.off) {
-        log_warn("server", "HARVEY_ARCHIVE=none: nothing is backed up");
-        return RC_OK;
-    }
-    config.connect_timeout_ms = SERVER_STORE_CONNECT_MS;
-    config.request_timeout_ms = SERVER_STORE_REQUEST_MS;
-    enum rc rc = store_open(&config, &server->stop, &store, err);
-    if (rc == RC_OK) {
-        rc = store_prepare(store, false, err);
-    }
-    store_close(store);
-    return rc == RC_DENIED || rc == RC_INTERNAL || rc == RC_INVALID ? rc : RC_OK;
 }
 
 /* ---- stop ---- */
@@ -358,31 +362,41 @@ static void end_watch(struct server *server)
     }
 }
 
-static void stop_all(struct server *server)
+/* Waits for each thread's end, in the order that loses nothing. Legal twice, and for some only. */
+static void stop_threads(struct server *server)
 {
     struct err err = ERR_INIT;
+    if (server->loop != NULL) {
+        http_loop_join(server->loop);
+    }
+    if (server->writer != NULL) {
+        writer_stop(server->writer);
+    }
+    if (server->replicator_started) {
+        server->replicator_started = false;
+        if (replicator_stop(server->replicator, &err) != RC_OK) {
+            log_warn("server", "not everything is archived  detail=\"%s\"", err.text);
+        }
+    }
+}
+
+static void stop_all(struct server *server)
+{
     notify_send(environ, "STOPPING=1");
     watch_for_second_signal(server);
     stop_raise(&server->stop, STOP_SOON);
     http_loop_stop(server->loop, false);
-    http_loop_join(server->loop);
-    writer_stop(server->writer);
-    if (replicator_stop(server->replicator, &err) != RC_OK) {
-        log_warn("server", "not everything is archived  detail=\"%s\"", err.text);
-    }
+    stop_threads(server);
     end_watch(server);
     log_info("server", "stopped");
 }
 
-/* Frees what was made, in the reverse order; threads have ended or were never started. */
+/* Frees what was made, in the reverse order. */
 static void free_all(struct server *server)
 {
     http_loop_destroy(server->loop);
     http_destroy(server->http);
     backend_destroy(server->backend);
-    if (server->writer != NULL) {
-        writer_stop(server->writer); /* where a later part did not start */
-    }
     writer_destroy(server->writer);
     replicator_destroy(server->replicator);
     listener_close(&server->listener);
@@ -411,17 +425,12 @@ static enum server_exit run(void)
                  server.listener.address, server.config.database_path, server.config.store.url,
                  HARVEY_VERSION);
         notify_send(environ, "READY=1");
-        rc = look_at_store(&server, &err);
-        if (rc == RC_OK) {
-            wait_for_signal(&server);
-        } else {
-            status = rc == RC_DENIED ? SERVER_EXIT_STORE : exit_of(rc);
-        }
+        wait_for_signal(&server);
         stop_all(&server);
+    } else {
+        status = fail(server.store_refused ? SERVER_EXIT_STORE : status, &err);
     }
-    if (rc != RC_OK) {
-        (void)fail(status, &err);
-    }
+    stop_threads(&server); /* where one did not start: those before it */
     free_all(&server);
     return status;
 }

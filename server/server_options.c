@@ -24,10 +24,10 @@ enum rc server_options_read(int argc, char **argv, enum server_task *task, struc
         int option = getopt_long(argc, argv, "+:h", options, NULL);
         switch (option) {
         case -1:
-            return optind == argc ? RC_OK
-                                  : err_set(err, RC_INVALID,
-                                            "%.64s: no arguments are taken (server --help)",
-                                            argv[optind]);
+            return optind == argc
+                       ? RC_OK
+                       : err_set(err, RC_INVALID, "%.64s: no arguments are taken (server --help)",
+                                 argv[optind]);
         case 'h':
             *task = SERVER_HELP;
             break;

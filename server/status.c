@@ -79,8 +79,8 @@ static void store_lines(struct text_writer *text, const struct replicator_status
 static void snapshot_line(struct text_writer *text, const struct replicator_status *status)
 {
     if (status->has_snapshot) {
-        line(text, "Snapshot: %" PRIu32 "/%" PRIu32 ", %" PRId64 " s ago",
-             status->snapshot.wal_no, status->snapshot.frame_no, status->snapshot_age_ms / 1000);
+        line(text, "Snapshot: %" PRIu32 "/%" PRIu32 ", %" PRId64 " s ago", status->snapshot.wal_no,
+             status->snapshot.frame_no, status->snapshot_age_ms / 1000);
     } else {
         line(text, "Snapshot: none");
     }
@@ -197,9 +197,8 @@ static json_t *counters_json(const struct status_facts *facts)
                      (json_int_t)facts->inserted_rows, "batches", (json_int_t)facts->batches,
                      "failed_batches", (json_int_t)facts->failed_batches, "generations_begun",
                      (json_int_t)status->generations_begun, "wal_resets",
-                     (json_int_t)status->wal_resets, "checkpoints",
-                     (json_int_t)status->checkpoints, "segments_made",
-                     (json_int_t)status->segments_made, "store_requests",
+                     (json_int_t)status->wal_resets, "checkpoints", (json_int_t)status->checkpoints,
+                     "segments_made", (json_int_t)status->segments_made, "store_requests",
                      (json_int_t)status->requests, "freeze_max_us",
                      (json_int_t)status->freeze_max_us);
 }
@@ -210,26 +209,18 @@ static json_t *document(const struct status_facts *facts)
     return json_pack(
         "{s:o, s:s, s:b, s:o, s:b, s:s, s:f, s:o, s:o, s:o, s:o, s:{s:I, s:I, s:I}, s:o, s:o, "
         "s:{s:s, s:s}, s:{s:s, s:b}, s:i, s:o}",
-        "rows", facts->has_rows ? json_integer(facts->rows) : json_null(),
-        "role", replicator_role_name(status->role),
-        "ready", (int)facts->ready,
-        "reason", text_or_null(facts->reason),
-        "alarm", (int)(status->alarm || facts->unsafe_filesystem),
-        "version", facts->version,
-        "uptime_s", facts->uptime_s,
-        "generation", text_or_null(status->generation.text),
-        "local", position_json(status->has_local, status->local),
-        "archived", archived_json(status),
-        "lag", lag_json(status),
-        "spool", "segments", (json_int_t)status->spool_segments,
-            "bytes", (json_int_t)status->spool_bytes,
-            "max_bytes", (json_int_t)status->spool_bytes_max,
-        "store", store_json(status),
-        "snapshot", snapshot_json(status),
-        "sqlite", "version", facts->sqlite_version, "synchronous", facts->synchronous,
-        "filesystem", "kind", facts->filesystem, "unsafe", (int)facts->unsafe_filesystem,
-        "connections", (int)facts->connections,
-        "counters", counters_json(facts));
+        "rows", facts->has_rows ? json_integer(facts->rows) : json_null(), "role",
+        replicator_role_name(status->role), "ready", (int)facts->ready, "reason",
+        text_or_null(facts->reason), "alarm", (int)(status->alarm || facts->unsafe_filesystem),
+        "version", facts->version, "uptime_s", facts->uptime_s, "generation",
+        text_or_null(status->generation.text), "local",
+        position_json(status->has_local, status->local), "archived", archived_json(status), "lag",
+        lag_json(status), "spool", "segments", (json_int_t)status->spool_segments, "bytes",
+        (json_int_t)status->spool_bytes, "max_bytes", (json_int_t)status->spool_bytes_max, "store",
+        store_json(status), "snapshot", snapshot_json(status), "sqlite", "version",
+        facts->sqlite_version, "synchronous", facts->synchronous, "filesystem", "kind",
+        facts->filesystem, "unsafe", (int)facts->unsafe_filesystem, "connections",
+        (int)facts->connections, "counters", counters_json(facts));
 }
 
 enum rc status_render_json(const struct status_facts *facts, struct buf *out, struct err *err)

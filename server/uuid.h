@@ -13,7 +13,8 @@
 
 #define UUID_TEXT_BYTES 37 /* 36 characters and the NUL */
 #define UUID_RANDOM_BYTES 16
-#define UUID_STOCK_BYTES (256 * UUID_RANDOM_BYTES) /* getrandom gives up to 256 whole at once; more
+#define UUID_STOCK_BYTES                                                                           \
+    (256 * UUID_RANDOM_BYTES) /* getrandom gives up to 256 whole at once; more
                                                       may be cut, and bytes_random asks again */
 
 struct uuid_source {

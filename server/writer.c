@@ -21,9 +21,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define WRITER_LOOK_MS 1000      /* between two looks at may_serve and the file's identity */
-#define WRITER_SLOW_BEGIN_MS 1000 /* a wait for the write lock worth a line: a sibling is flat out */
-#define WRITER_COMPLAIN_MS 5000  /* between two lines about failing batches */
+#define WRITER_LOOK_MS 1000 /* between two looks at may_serve and the file's identity */
+#define WRITER_SLOW_BEGIN_MS                                                                       \
+    1000                        /* a wait for the write lock worth a line: a sibling is flat out */
+#define WRITER_COMPLAIN_MS 5000 /* between two lines about failing batches */
 
 struct writer {
     struct writer_config config;
@@ -160,8 +161,7 @@ static void open_database(struct writer *writer, int64_t now_ms)
 {
     struct err err = ERR_INIT;
     const char *path = writer->config.database_path;
-    enum rc rc =
-        db_open(&writer->db, path, DB_WRITES, writer->config.synchronous_normal, &err);
+    enum rc rc = db_open(&writer->db, path, DB_WRITES, writer->config.synchronous_normal, &err);
     if (rc == RC_OK) {
         rc = app_writer_open(writer->db.handle, &writer->app, &err);
     }
@@ -281,7 +281,7 @@ static enum rc write_batch(struct writer *writer, struct writer_job *oldest,
     enum rc rc = run_transaction(writer, oldest, &rows, err);
     if (rc == RC_OK && !db_is_in_place(&writer->db, writer->config.database_path, err)) {
         lose_database(writer, err);
-        rc = err->rc;
+        rc = RC_UNAVAILABLE;
     }
     if (rc == RC_OK) {
         guard->committed(guard->arg, writer->db.handle, commit);

@@ -60,7 +60,7 @@ struct writer_config {
 
 struct writer_view {
     enum writer_state state;
-    uint64_t open_no;  /* counts openings: a reader of an older one must be opened again */
+    uint64_t open_no; /* counts openings: a reader of an older one must be opened again */
     char reason[ERR_TEXT_BYTES];     /* why it is not open; "" while it is */
     char last_error[ERR_TEXT_BYTES]; /* of the last failed batch */
     uint64_t batches;
