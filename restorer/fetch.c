@@ -236,11 +236,11 @@ static enum rc fetch_await(struct fetch *fetch, struct fetch_slot *slot, struct 
     enum rc rc = RC_OK;
     int64_t tick_ms = clk_monotonic_ms() + FETCH_TICK_MS;
     ASSERT(pthread_mutex_lock(&fetch->mutex) == 0);
-    while (!slot->is_done && rc == RC_OK) {
+    while (!slot->is_done) {
         struct timespec deadline = clk_deadline(FETCH_TICK_MS);
         (void)pthread_cond_timedwait(&fetch->is_done, &fetch->mutex, &deadline);
         if (fetch->stop != NULL && stop_level(fetch->stop) >= STOP_NOW) {
-            rc = err_set(err, RC_STOPPED, "interrupted");
+            break;
         }
         if (clk_monotonic_ms() >= tick_ms && fetch->job->tick != NULL) {
             ASSERT(pthread_mutex_unlock(&fetch->mutex) == 0);
@@ -248,6 +248,9 @@ static enum rc fetch_await(struct fetch *fetch, struct fetch_slot *slot, struct 
             ASSERT(pthread_mutex_lock(&fetch->mutex) == 0);
             tick_ms = clk_monotonic_ms() + FETCH_TICK_MS;
         }
+    }
+    if (fetch->stop != NULL && stop_level(fetch->stop) >= STOP_NOW) {
+        rc = err_set(err, RC_STOPPED, "interrupted");
     }
     if (rc == RC_OK && slot->rc != RC_OK) {
         rc = slot->rc;
