@@ -117,7 +117,7 @@ $(UNIT): $B/%: $B/obj/%.o $(UNIT_AID) $(ROOMS)
 	@mkdir -p $(@D)
 	$(LINK) -lcmocka $(LIBS)
 # The same fuzz target with an ordinary main: replays the kept inputs under any compiler.
-$(REPLAY): $B/tests/replay/%: $B/obj/tests/fuzz/%.o $B/obj/tests/fuzz/replay.o $(ROOMS)
+$(REPLAY): $B/tests/replay/%: $B/obj/tests/fuzz/%.o $B/obj/tests/fuzz/replay_main.o $(ROOMS)
 	@mkdir -p $(@D)
 	$(LINK) $(LIBS)
 $(FUZZ_NAMES:%=$B/tests/fuzz/%): $B/tests/fuzz/%: $B/obj/tests/fuzz/%.o $(ROOMS)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * replay: an ordinary main for a fuzz target, so that kept inputs and past crashes are run again by
+ * replay_main: an ordinary main for a fuzz target, so that kept inputs and past crashes are run again by
  * `make test` under any compiler, without a fuzzer. Arguments are files; each is one input.
  */
 #include <stdint.h>
