@@ -73,6 +73,7 @@ struct replicator_status {
     bool may_serve;     /* the database may be open for the app */
     bool alarm;         /* red: something a person must look at; `reason` says what */
     char reason[512];   /* "" when all is well; why it waits, and the cure */
+    enum rc fatal;      /* RC_OK, or why the first start cannot go on by itself: the server ends */
     struct generation_id generation; /* none while unknown */
     struct position local;           /* the WAL's last commit */
     bool has_local;
@@ -148,7 +149,7 @@ void replicator_committed(struct replicator *replicator, sqlite3 *db,
                           struct replicator_commit *commit);
 
 /* True once the archive has confirmed everything up to the ticket (HARVEY_ACK=archive stands here). */
-bool replicator_is_archived(const struct replicator *replicator, uint64_t ticket);
+bool replicator_is_archived(struct replicator *replicator, uint64_t ticket);
 
 /* The settings that every connection to the database needs (architecture.md, rule 1), the app's too. */
 RC_MUST_CHECK enum rc replicator_configure_connection(sqlite3 *db, bool synchronous_normal,

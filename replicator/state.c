@@ -339,6 +339,16 @@ void state_close(struct state *state)
     (void)pthread_mutex_destroy(&state->mutex);
 }
 
+void state_adopt(struct state *state, struct state *fresh)
+{
+    (void)close(state->fd);
+    state->fd = fresh->fd;
+    state->live = fresh->live;
+    state->record = fresh->record;
+    state->sequence = fresh->sequence;
+    (void)pthread_mutex_destroy(&fresh->mutex);
+}
+
 void state_publish(struct state *state, const struct state_wal_map *map,
                    const struct replicator_status *status)
 {
@@ -377,9 +387,9 @@ void state_read_published(const struct state *state, struct state_wal_map *map,
     }
 }
 
-static void state_futex_wake(struct state_live *live)
+static void state_futex_wake(_Atomic uint32_t *word)
 {
-    (void)syscall(SYS_futex, &live->wake, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    (void)syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 void state_note_commit(struct state *state)
@@ -389,25 +399,38 @@ void state_note_commit(struct state *state)
     if (atomic_load(&live->uncaptured_ms) == 0) {
         (void)atomic_compare_exchange_strong(&live->uncaptured_ms, &none, clk_boottime_ms());
     }
-    state_wake(state);
+    atomic_fetch_add(&live->wake, 1);
+    if (atomic_load(&live->leader_sleeps) != 0) {
+        state_futex_wake(&live->wake);
+    }
 }
 
 void state_wake(struct state *state)
 {
     struct state_live *live = state->live;
+    atomic_fetch_add(&live->urgent, 1);
     atomic_fetch_add(&live->wake, 1);
-    if (atomic_load(&live->leader_sleeps) != 0) {
-        state_futex_wake(live);
-    }
+    state_futex_wake(&live->urgent);
+    state_futex_wake(&live->wake);
 }
 
-void state_sleep(struct state *state, uint32_t seen, int64_t timeout_ms)
+struct state_seen state_seen(const struct state *state)
+{
+    const struct state_live *live = state->live;
+    return (struct state_seen){atomic_load(&live->wake), atomic_load(&live->urgent)};
+}
+
+void state_sleep(struct state *state, struct state_seen seen, bool for_commits, int64_t timeout_ms)
 {
     struct state_live *live = state->live;
     struct timespec timeout = {.tv_sec = (time_t)(timeout_ms / 1000),
                                .tv_nsec = (long)(timeout_ms % 1000) * 1000000};
+    if (!for_commits) {
+        (void)syscall(SYS_futex, &live->urgent, FUTEX_WAIT, seen.urgent, &timeout, NULL, 0);
+        return;
+    }
     atomic_store(&live->leader_sleeps, 1);
-    (void)syscall(SYS_futex, &live->wake, FUTEX_WAIT, seen, &timeout, NULL, 0);
+    (void)syscall(SYS_futex, &live->wake, FUTEX_WAIT, seen.wake, &timeout, NULL, 0);
     atomic_store(&live->leader_sleeps, 0);
 }
 

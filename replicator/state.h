@@ -78,8 +78,9 @@ struct state_wal_map {
 
 struct state_live {
     char boot_id[64];
-    _Atomic uint32_t wake;         /* futex word: writers add 1 */
-    _Atomic uint32_t leader_sleeps; /* writers call futex only then */
+    _Atomic uint32_t wake;         /* futex word: commits and urgent news add 1 */
+    _Atomic uint32_t urgent;       /* futex word: urgent news only (a lane is free, a stop) */
+    _Atomic uint32_t leader_sleeps; /* on `wake`: writers call futex only then */
     _Atomic uint64_t lead_seq;     /* times the leader lock was taken */
     _Atomic uint64_t serving_lead; /* the lead_seq whose start was passed */
     _Atomic uint64_t refused_lead; /* the lead_seq whose start refused the database */
@@ -108,6 +109,12 @@ struct state {
 RC_MUST_CHECK enum rc state_open(struct state *state, const char *path, struct err *err);
 void state_close(struct state *state);
 
+/*
+ * `state` becomes what `fresh` opened (the folder was moved aside and made anew). The old mapping is
+ * left in place on purpose: another thread may still hold its address; 8 KiB per restore.
+ */
+void state_adopt(struct state *state, struct state *fresh);
+
 /* Reads the record again: another process led since. RC_IO. An unreadable record is valid = false. */
 RC_MUST_CHECK enum rc state_reload(struct state *state, struct err *err);
 
@@ -134,8 +141,16 @@ void state_read_published(const struct state *state, struct state_wal_map *map,
 /* A writer committed: stamps the oldest uncaptured commit and wakes the leader. */
 void state_note_commit(struct state *state);
 
-/* The leader sleeps until a commit is noted, `timeout_ms` passes, or state_wake is called. `seen` = wake before. */
-void state_sleep(struct state *state, uint32_t seen, int64_t timeout_ms);
+/*
+ * The leader sleeps until state_wake is called, timeout_ms passes, or, with `for_commits`, a commit is
+ * noted. `seen` = what state_seen returned before the leader looked for work.
+ */
+struct state_seen {
+    uint32_t wake;
+    uint32_t urgent;
+};
+struct state_seen state_seen(const struct state *state);
+void state_sleep(struct state *state, struct state_seen seen, bool for_commits, int64_t timeout_ms);
 void state_wake(struct state *state);
 
 /* Age in ms of the oldest commit that is not archived; 0 when there is none. */

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lead_internal: the lead's own data, shared by the files that its steps are written in:
+ *   lead.c             the loop, housekeeping, publishing, the end
+ *   lead_begin.c       START: locks, continuity, a generation's beginning
+ *   lead_capture.c     STREAM: one capture pass, cutting into the spool
+ *   lead_checkpoint.c  CHECKPOINT and FREEZE
+ *
+ * Thread: the leader's.
+ */
+#ifndef HARVEY_REPLICATOR_LEAD_INTERNAL_H
+#define HARVEY_REPLICATOR_LEAD_INTERNAL_H
+
+#include "archive/segment.h"
+#include "base/buf.h"
+#include "replicator/lead.h"
+#include "replicator/lead_connections.h"
+#include "replicator/segmenter.h"
+#include "replicator/shipper.h"
+#include "replicator/snapshotter.h"
+#include "replicator/wal_follower.h"
+
+/* Why frames are not captured at the moment. */
+enum lead_capture {
+    CAPTURE_ON,
+    CAPTURE_NONE,      /* HARVEY_ARCHIVE=none */
+    CAPTURE_OUTAGE,    /* the spool is at its cap */
+    CAPTURE_BAD_FRAME, /* SQLite wrote a frame with a wrong checksum */
+};
+
+struct lead {
+    const struct lead_context *context;
+    struct start_plan *plan;
+    struct lead_connections connections;
+    struct wal_follower follower;
+    struct segmenter segmenter;
+    struct segment_writer *writer;
+    struct buf object;
+    struct shipper *shipper;
+    struct snapshotter *snapshotter;
+
+    enum lead_capture capture;
+    bool at_mark0;                  /* holds CKPT */
+    struct wal_index_header seen;   /* the wal-index at the end of the last pass */
+    struct generation_id generation;
+    uint32_t generation_number_next;
+    uint32_t term;
+    char tag[OBJECT_TAG_BYTES];
+    bool verified;                  /* compared with the archive; else only the probe runs */
+
+    uint64_t epoch;                 /* of the last pass */
+    int64_t last_unix_ms;           /* times in segments never go back */
+    int64_t last_cut_ms;
+    int64_t last_pass_ms;
+    int64_t last_checkpoint_ms;
+    int64_t last_freeze_ms;
+    int64_t last_housekeep_ms;
+    int64_t last_publish_ms;
+    int64_t trouble_logged_ms;
+    struct wal_point archived;      /* the shipper's, at the last publishing */
+    uint64_t database_inode;
+    bool marker_pending;            /* restored.json goes when the birth is put */
+    char alarm[512];                /* "" = none */
+
+    uint64_t generations_begun;
+    uint64_t wal_resets;
+    uint64_t checkpoints;
+    uint64_t segments_made;
+    int64_t freeze_max_us;
+};
+
+/* ---- lead_begin.c ---- */
+
+/* START, to the point where the database may be served. RC_BUSY: come back. Others: see err. */
+RC_MUST_CHECK enum rc lead_begin(struct lead *lead, struct err *err);
+
+/*
+ * A generation begins with frame 1 of the current WAL, which is protected from a reset: notes it,
+ * queues birth and claim. `salts` of that WAL, zero when it has no frames yet.
+ */
+RC_MUST_CHECK enum rc lead_begin_generation(struct lead *lead, enum generation_cause cause,
+                                            const char *detail, const struct generation_id *parent,
+                                            const struct wal_point *parent_point,
+                                            const struct wal_index_header *header, struct err *err);
+
+/* ---- lead_capture.c ---- */
+
+segmenter_emit_fn lead_emit;
+
+/*
+ * One pass: looks at the wal-index; where there is something new opens the other reader, captures up
+ * to it, ends the old one. RC_CORRUPT: continuity is lost (or a frame is bad: lead->capture says so).
+ * RC_BUSY, RC_IO: nothing lost, come back.
+ */
+RC_MUST_CHECK enum rc lead_pass(struct lead *lead, struct err *err);
+
+/* Captures to `header` under whatever protects the frames now, without touching transactions. */
+RC_MUST_CHECK enum rc lead_capture_to(struct lead *lead, const struct wal_index_header *header,
+                                      struct err *err);
+
+/* Opens the other reader and ends the one that was open: the mark moves. RC_BUSY, RC_IO: nothing moved. */
+RC_MUST_CHECK enum rc lead_swap_readers(struct lead *lead, struct err *err);
+
+/* Cuts what is gathered into the spool. RC_IO: it stays gathered. */
+RC_MUST_CHECK enum rc lead_cut(struct lead *lead, struct err *err);
+
+/* ---- lead_checkpoint.c ---- */
+
+/* CHECKPOINT and FREEZE as the policy wants; never blocks longer than the freeze's budgets. */
+RC_MUST_CHECK enum rc lead_maintain(struct lead *lead, struct err *err);
+
+/*
+ * At mark 0 with CKPT and WRITE held and everything captured: releases WRITE, begins the WAL anew,
+ * captures that, moves to a mark k > 0, releases CKPT. RC_STOPPED when told to stop meanwhile.
+ */
+RC_MUST_CHECK enum rc lead_leave_mark0(struct lead *lead, struct err *err);
+
+/*
+ * Notes the database file as the checkpoint left it; with `reset` also that a WAL reset follows at
+ * what is captured (read under CKPT and WRITE: S = mxFrame = nBackfill). One fdatasync. RC_IO.
+ */
+RC_MUST_CHECK enum rc lead_note_checkpoint(struct lead *lead, bool reset, struct err *err);
+
+/* Opens a read transaction at an exact position on a connection of its own and starts a snapshot. RC_BUSY. */
+RC_MUST_CHECK enum rc lead_begin_snapshot(struct lead *lead, struct err *err);
+
+#endif

@@ -1,0 +1,531 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * replicator: see replicator.h. The election, the start, and what other threads ask.
+ *
+ * leader thread:  leader.lock busy -> follower (serves when the leader's start was passed)
+ *                 got it -> start_decide -> wait | restore | lead_run, and over again
+ */
+#include "replicator/replicator.h"
+
+#include "archive/sidecar.h"
+#include "base/backoff.h"
+#include "base/clk.h"
+#include "base/fsio.h"
+#include "base/lockfile.h"
+#include "base/log.h"
+#include "base/stop.h"
+#include "replicator/lead.h"
+#include "replicator/spool.h"
+#include "replicator/start.h"
+#include "replicator/state.h"
+#include "replicator/wal_index.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define FOLLOWER_TRY_MS 10          /* a leader that died is replaced within that */
+#define WAITER_LOOK_MS 200          /* a waiting server looks that often whether the files changed */
+#define WAITER_ASK_FIRST_MS 1000    /* and asks the archive again after that, then less often */
+#define WAITER_ASK_CAP_MS 10000
+#define RESTORE_RETRY_MS 5000
+#define LEAD_RETRY_FIRST_MS 20
+#define LEAD_RETRY_CAP_MS 2000
+#define LEAD_LASTED_MS 5000         /* a lead that lasted resets the pause before the next */
+#define HEARTBEAT_STALE_MS 2000
+
+struct replicator {
+    const struct replicator_config *config;
+    struct sidecar sidecar;
+    struct spool spool;
+    struct state state;
+    struct stop stop;
+    struct lockfile leader_lock;
+    pthread_t thread;
+    bool started;
+    int event_fd;
+    struct store *store;           /* the leader thread's, for looking; NULL when off */
+    bool has_led;                  /* some start was passed in this process */
+    bool same_filesystem;
+    bool unshipped;                /* after the thread has ended */
+    char stop_reason[512];
+    _Atomic bool may_serve;
+
+    pthread_mutex_t mutex;         /* guards what follows, and publishing */
+    enum replicator_role role;
+    char reason[512];
+    enum rc fatal;
+    struct replicator_status own;  /* the last one that this process published as leader */
+};
+
+const char *replicator_role_name(enum replicator_role role)
+{
+    switch (role) {
+    case ROLE_STARTING:
+        return "starting";
+    case ROLE_LEADER:
+        return "leader";
+    case ROLE_FOLLOWER:
+        return "follower";
+    case ROLE_WAITING:
+        return "waiting";
+    case ROLE_WAITING_FOR_RESTORE:
+        return "waiting for a restore";
+    case ROLE_RESTORING:
+        return "restoring";
+    case ROLE_STOPPED:
+        return "stopped";
+    }
+    return "unknown";
+}
+
+const char *replicator_store_state_name(enum replicator_store_state state)
+{
+    switch (state) {
+    case STORE_OFF:
+        return "off";
+    case STORE_OK:
+        return "ok";
+    case STORE_RETRYING:
+        return "retrying";
+    case STORE_DOWN:
+        return "down";
+    }
+    return "unknown";
+}
+
+/* ---- role ---- */
+
+static void replicator_set_role(struct replicator *r, enum replicator_role role, bool may_serve,
+                                const char *reason)
+{
+    (void)pthread_mutex_lock(&r->mutex);
+    bool changed = r->role != role || atomic_load(&r->may_serve) != may_serve ||
+                   strcmp(r->reason, reason) != 0;
+    r->role = role;
+    (void)snprintf(r->reason, sizeof r->reason, "%s", reason);
+    atomic_store(&r->may_serve, may_serve);
+    (void)pthread_mutex_unlock(&r->mutex);
+    if (changed) {
+        uint64_t one = 1;
+        ssize_t written = write(r->event_fd, &one, sizeof one);
+        (void)written; /* EAGAIN: the reader has not taken the last one yet, which says the same */
+        if (reason[0] != '\0') {
+            log_info("leader", "role=\"%s\" reason=\"%s\"", replicator_role_name(role), reason);
+        } else {
+            log_info("leader", "role=\"%s\"", replicator_role_name(role));
+        }
+    }
+}
+
+static void replicator_publish(void *arg, const struct replicator_status *status,
+                               const struct state_wal_map *map)
+{
+    struct replicator *r = arg;
+    (void)pthread_mutex_lock(&r->mutex);
+    r->own = *status;
+    state_publish(&r->state, map, status);
+    bool first = r->role != ROLE_LEADER;
+    (void)pthread_mutex_unlock(&r->mutex);
+    if (first) {
+        r->has_led = true;
+        replicator_set_role(r, ROLE_LEADER, true, "");
+    }
+}
+
+/* ---- waiting ---- */
+
+/* Not ready: waits, without any lock, until the files change or it is time to ask the archive again. */
+static void replicator_wait(struct replicator *r, int64_t ask_again_ms)
+{
+    struct file_identity before;
+    struct file_identity now;
+    struct err err;
+    int64_t deadline = clk_monotonic_ms() + ask_again_ms;
+    if (start_identify(r->sidecar.database, &before, &err) != RC_OK) {
+        before = (struct file_identity){0};
+    }
+    while (!stop_wait_ms(&r->stop, STOP_SOON, WAITER_LOOK_MS) && clk_monotonic_ms() < deadline) {
+        if (start_identify(r->sidecar.database, &now, &err) == RC_OK &&
+            (now.inode != before.inode || now.size_bytes != before.size_bytes ||
+             now.mtime_ns != before.mtime_ns)) {
+            return;
+        }
+    }
+}
+
+static void replicator_follow(struct replicator *r)
+{
+    struct state_live *live = r->state.live;
+    uint64_t lead = atomic_load(&live->lead_seq);
+    bool may_serve = atomic_load(&r->may_serve);
+    atomic_store(&live->waiter_ms, clk_boottime_ms());
+    if (atomic_load(&live->serving_lead) == lead) {
+        may_serve = true;
+        r->has_led = true; /* the start was passed, by the leader for all */
+    } else if (atomic_load(&live->refused_lead) == lead) {
+        may_serve = false;
+    }
+    replicator_set_role(r, may_serve ? ROLE_FOLLOWER : ROLE_STARTING, may_serve,
+                        may_serve ? "" : "another process is starting to lead");
+    (void)stop_wait_ms(&r->stop, STOP_SOON, FOLLOWER_TRY_MS);
+}
+
+/* ---- leading ---- */
+
+struct leading {
+    struct backoff ask;   /* while waiting */
+    struct backoff retry; /* after a lead that did not last */
+    uint64_t lead_seq;
+};
+
+static void replicator_refuse(struct replicator *r, struct leading *leading,
+                              const struct start_plan *plan)
+{
+    enum replicator_role role =
+        plan->action == START_WAIT_FOR_RESTORE ? ROLE_WAITING_FOR_RESTORE : ROLE_WAITING;
+    atomic_store(&r->state.live->refused_lead, leading->lead_seq);
+    lockfile_release(&r->leader_lock);
+    bool fatal = !r->has_led && (plan->fatal == RC_DENIED || plan->fatal == RC_INVALID);
+    (void)pthread_mutex_lock(&r->mutex);
+    r->fatal = fatal ? plan->fatal : RC_OK;
+    (void)pthread_mutex_unlock(&r->mutex);
+    replicator_set_role(r, role, false, plan->reason);
+    replicator_wait(r, backoff_next_ms(&leading->ask));
+}
+
+/* Opens the folder beside the database again, and the state in it; tries until that works. */
+static void replicator_reopen_sidecar(struct replicator *r)
+{
+    struct state fresh;
+    struct err err;
+    while (fsio_make_dirs(r->sidecar.dir, &err) != RC_OK ||
+           spool_open(&r->spool, r->sidecar.spool, &err) != RC_OK ||
+           state_open(&fresh, r->sidecar.state, &err) != RC_OK) {
+        log_error("leader", "%s", err.text);
+        if (stop_wait_ms(&r->stop, STOP_SOON, WAITER_ASK_FIRST_MS)) {
+            return;
+        }
+    }
+    (void)pthread_mutex_lock(&r->mutex);
+    state_adopt(&r->state, &fresh);
+    (void)pthread_mutex_unlock(&r->mutex);
+}
+
+static void replicator_restore(struct replicator *r, struct leading *leading,
+                               const struct start_plan *plan)
+{
+    struct err err = ERR_INIT;
+    atomic_store(&r->state.live->refused_lead, leading->lead_seq);
+    lockfile_release(&r->leader_lock); /* the restore takes it */
+    if (r->config->restore == NULL) {
+        replicator_set_role(r, ROLE_WAITING_FOR_RESTORE, false, "this program cannot restore");
+        replicator_wait(r, RESTORE_RETRY_MS);
+        return;
+    }
+    replicator_set_role(r, ROLE_RESTORING, false, plan->reason);
+    enum rc rc = r->config->restore(r->config->restore_arg, plan->replace, &err);
+    replicator_reopen_sidecar(r); /* the folder beside the database may have been moved aside */
+    if (rc != RC_OK) {
+        char reason[512];
+        (void)snprintf(reason, sizeof reason, "the restore failed: %.480s", err.text);
+        replicator_set_role(r, ROLE_WAITING_FOR_RESTORE, false, reason);
+        replicator_wait(r, RESTORE_RETRY_MS);
+    }
+}
+
+/* Returns false when the thread is to end. */
+static bool replicator_lead(struct replicator *r, struct leading *leading, struct start_plan *plan)
+{
+    struct lead_context context = {.config = r->config,
+                                   .sidecar = &r->sidecar,
+                                   .spool = &r->spool,
+                                   .state = &r->state,
+                                   .stop = &r->stop,
+                                   .leader_lock = &r->leader_lock,
+                                   .lead_seq = leading->lead_seq,
+                                   .publish = replicator_publish,
+                                   .publish_arg = r};
+    char reason[512] = "";
+    int64_t begun_ms = clk_monotonic_ms();
+    log_info("leader", "start  row=%d %s", plan->row, plan->reason);
+    backoff_reset(&leading->ask);
+    enum lead_end end = lead_run(&context, plan, reason, sizeof reason, &r->unshipped);
+    if (end == LEAD_STOPPED) {
+        (void)snprintf(r->stop_reason, sizeof r->stop_reason, "%s", reason);
+        lockfile_release(&r->leader_lock);
+        return false;
+    }
+    log_warn("leader", "%s: %s", end == LEAD_RESTART ? "starting over" : "could not lead", reason);
+    if (clk_monotonic_ms() - begun_ms >= LEAD_LASTED_MS) {
+        backoff_reset(&leading->retry);
+    }
+    bool keeps_serving = atomic_load(&r->may_serve);
+    lockfile_release(&r->leader_lock);
+    replicator_set_role(r, ROLE_STARTING, keeps_serving, reason);
+    (void)stop_wait_ms(&r->stop, STOP_SOON, backoff_next_ms(&leading->retry));
+    return true;
+}
+
+/* leader.lock is held. Returns false when the thread is to end. */
+static bool replicator_start_over(struct replicator *r, struct leading *leading)
+{
+    struct start_input input = {r->config, &r->sidecar, &r->spool, &r->state, r->store};
+    struct start_plan plan;
+    struct err err = ERR_INIT;
+    bool go_on = true;
+    start_plan_init(&plan);
+    leading->lead_seq = atomic_fetch_add(&r->state.live->lead_seq, 1) + 1;
+    replicator_set_role(r, ROLE_STARTING, atomic_load(&r->may_serve), "comparing with the archive");
+    enum rc rc = state_reload(&r->state, &err);
+    if (rc == RC_OK) {
+        rc = start_decide(&input, &plan, &err);
+    }
+    if (rc != RC_OK) {
+        lockfile_release(&r->leader_lock);
+        log_error("leader", "cannot start: %s", err.text);
+        replicator_set_role(r, ROLE_STARTING, atomic_load(&r->may_serve), err.text);
+        (void)stop_wait_ms(&r->stop, STOP_SOON, backoff_next_ms(&leading->retry));
+    } else {
+        switch (plan.action) {
+        case START_WAIT:
+        case START_WAIT_FOR_RESTORE:
+            replicator_refuse(r, leading, &plan);
+            break;
+        case START_RESTORE:
+            replicator_restore(r, leading, &plan);
+            break;
+        case START_SERVE:
+            go_on = replicator_lead(r, leading, &plan);
+            break;
+        }
+    }
+    start_plan_deinit(&plan);
+    return go_on;
+}
+
+static void *replicator_thread_main(void *arg)
+{
+    struct replicator *r = arg;
+    struct leading leading = {.lead_seq = 0};
+    struct err err;
+    backoff_init(&leading.ask, WAITER_ASK_FIRST_MS, WAITER_ASK_CAP_MS);
+    backoff_init(&leading.retry, LEAD_RETRY_FIRST_MS, LEAD_RETRY_CAP_MS);
+    bool go_on = true;
+    while (go_on && stop_level(&r->stop) == STOP_NONE) {
+        enum rc rc = lockfile_try(&r->leader_lock, r->sidecar.leader_lock, &err);
+        if (rc == RC_BUSY) {
+            replicator_follow(r);
+        } else if (rc != RC_OK) {
+            log_error("leader", "%s", err.text);
+            replicator_set_role(r, ROLE_STARTING, atomic_load(&r->may_serve), err.text);
+            (void)stop_wait_ms(&r->stop, STOP_SOON, backoff_next_ms(&leading.retry));
+        } else {
+            go_on = replicator_start_over(r, &leading);
+        }
+    }
+    lockfile_release(&r->leader_lock);
+    replicator_set_role(r, ROLE_STOPPED, false, "");
+    return NULL;
+}
+
+/* ---- public ---- */
+
+static bool replicator_shares_filesystem(const struct replicator *r)
+{
+    struct fsio_stat mine;
+    struct fsio_stat theirs;
+    struct err ignored;
+    return !r->config->store.off && !r->config->store.is_s3 &&
+           fsio_stat(r->sidecar.dir, &mine, &ignored) == RC_OK &&
+           fsio_stat(r->config->store.dir, &theirs, &ignored) == RC_OK && theirs.exists &&
+           mine.device == theirs.device;
+}
+
+enum rc replicator_create(const struct replicator_config *config, struct replicator **replicator,
+                          struct err *err)
+{
+    struct replicator *r = calloc(1, sizeof *r);
+    if (r == NULL) {
+        return err_set(err, RC_NOMEM, "no memory for the replicator");
+    }
+    r->config = config;
+    r->leader_lock = (struct lockfile)LOCKFILE_INIT;
+    r->state.fd = -1;
+    r->role = ROLE_STARTING;
+    stop_init(&r->stop);
+    ASSERT(pthread_mutex_init(&r->mutex, NULL) == 0);
+    r->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    enum rc rc = RC_OK;
+    if (r->event_fd < 0) {
+        rc = err_set_errno(err, RC_IO, "eventfd");
+    }
+    if (rc != RC_OK || (rc = sidecar_init(&r->sidecar, config->database_path, err)) != RC_OK ||
+        (rc = fsio_make_dirs(r->sidecar.dir, err)) != RC_OK ||
+        (rc = spool_open(&r->spool, r->sidecar.spool, err)) != RC_OK ||
+        (rc = state_open(&r->state, r->sidecar.state, err)) != RC_OK ||
+        (!config->store.off && (rc = store_open(&config->store, &r->stop, &r->store, err)) != RC_OK)) {
+        replicator_destroy(r);
+        return rc;
+    }
+    if (!config->store.off) {
+        (void)!store_prepare(r->store, true, err); /* the start says what is wrong, if anything */
+    }
+    r->same_filesystem = replicator_shares_filesystem(r);
+    if (r->same_filesystem) {
+        log_warn("leader",
+                 "the archive directory lies on the database's filesystem: it survives the loss of "
+                 "the database, not of the disk");
+    }
+    *replicator = r;
+    return RC_OK;
+}
+
+void replicator_destroy(struct replicator *r)
+{
+    if (r == NULL) {
+        return;
+    }
+    if (r->started) {
+        struct err err;
+        (void)!replicator_stop(r, &err);
+    }
+    store_close(r->store);
+    if (r->state.live != NULL) {
+        state_close(&r->state);
+    }
+    if (r->event_fd >= 0) {
+        (void)close(r->event_fd);
+    }
+    stop_deinit(&r->stop);
+    (void)pthread_mutex_destroy(&r->mutex);
+    free(r);
+}
+
+enum rc replicator_start(struct replicator *r, struct err *err)
+{
+    if (pthread_create(&r->thread, NULL, replicator_thread_main, r) != 0) {
+        return err_set(err, RC_NOMEM, "cannot start the leader thread");
+    }
+    r->started = true;
+    return RC_OK;
+}
+
+enum rc replicator_stop(struct replicator *r, struct err *err)
+{
+    if (r->started) {
+        stop_raise(&r->stop, STOP_SOON);
+        (void)pthread_mutex_lock(&r->mutex);
+        state_wake(&r->state);
+        (void)pthread_mutex_unlock(&r->mutex);
+        (void)pthread_join(r->thread, NULL);
+        r->started = false;
+    }
+    return r->unshipped ? err_set(err, RC_TIMEOUT, "%s", r->stop_reason) : RC_OK;
+}
+
+void replicator_stop_now(struct replicator *r)
+{
+    stop_raise(&r->stop, STOP_NOW);
+}
+
+bool replicator_may_serve(const struct replicator *r)
+{
+    return atomic_load(&r->may_serve);
+}
+
+int replicator_event_fd(const struct replicator *r)
+{
+    return r->event_fd;
+}
+
+void replicator_get_status(struct replicator *r, struct replicator_status *status)
+{
+    (void)pthread_mutex_lock(&r->mutex);
+    enum replicator_role role = r->role;
+    if (role == ROLE_LEADER || role == ROLE_RESTORING) {
+        *status = r->own;
+    } else {
+        state_read_published(&r->state, NULL, status);
+    }
+    status->role = role;
+    status->may_serve = atomic_load(&r->may_serve);
+    status->fatal = r->fatal;
+    if (r->reason[0] != '\0') {
+        (void)snprintf(status->reason, sizeof status->reason, "%s", r->reason);
+    }
+    status->same_filesystem = r->same_filesystem;
+    (void)snprintf(status->store_url, sizeof status->store_url, "%s", r->config->store.url);
+    status->spool_bytes_max = r->config->spool_bytes_max;
+    if (r->config->store.off) {
+        status->store_state = STORE_OFF;
+        status->lag_ms = 0;
+    } else {
+        status->lag_ms = state_lag_ms(&r->state);
+        int64_t beat = atomic_load(&r->state.live->heartbeat_ms);
+        if (role == ROLE_FOLLOWER && clk_boottime_ms() - beat > HEARTBEAT_STALE_MS) {
+            status->alarm = true;
+            (void)snprintf(status->reason, sizeof status->reason,
+                           "the leading process has stood still for %lld ms",
+                           (long long)(clk_boottime_ms() - beat));
+        }
+    }
+    if (role == ROLE_WAITING || role == ROLE_WAITING_FOR_RESTORE) {
+        status->alarm = true;
+    }
+    (void)pthread_mutex_unlock(&r->mutex);
+}
+
+/* The map's WAL, or the one after it; false when neither can be told. Under the mutex. */
+static bool replicator_map_wal(struct replicator *r, const struct wal_index *index,
+                               struct replicator_commit *commit)
+{
+    for (int attempt = 0; attempt < 2; attempt++) {
+        struct state_wal_map map;
+        struct wal_index_header header;
+        struct err ignored;
+        state_read_published(&r->state, &map, NULL);
+        int64_t age = clk_boottime_ms() - atomic_load(&r->state.live->heartbeat_ms);
+        if (!map.known || age > HEARTBEAT_STALE_MS ||
+            wal_index_read(index, &header, &ignored) != RC_OK || header.mx_frame == 0) {
+            return false;
+        }
+        bool same = wal_salts_equal(map.salts, header.salts);
+        if (same || attempt == 1) { /* other salts twice: the WAL that follows the mapped one */
+            commit->generation = map.generation;
+            commit->position =
+                (struct position){same ? map.wal_no : map.wal_no_next, header.mx_frame};
+            return true;
+        }
+    }
+    return false;
+}
+
+void replicator_committed(struct replicator *r, sqlite3 *db, struct replicator_commit *commit)
+{
+    struct wal_index index;
+    struct err ignored;
+    *commit = (struct replicator_commit){.known = false};
+    if (r->config->store.off) {
+        return; /* the leader still checkpoints; its poll finds the frames */
+    }
+    (void)pthread_mutex_lock(&r->mutex);
+    commit->ticket = atomic_load(&r->state.live->epoch_started) + 1;
+    state_note_commit(&r->state);
+    if (wal_index_open(&index, db, &ignored) == RC_OK) {
+        commit->known = replicator_map_wal(r, &index, commit);
+    }
+    (void)pthread_mutex_unlock(&r->mutex);
+}
+
+bool replicator_is_archived(struct replicator *r, uint64_t ticket)
+{
+    (void)pthread_mutex_lock(&r->mutex);
+    bool archived = atomic_load(&r->state.live->epoch_archived) >= ticket;
+    (void)pthread_mutex_unlock(&r->mutex);
+    return archived;
+}

@@ -1,0 +1,581 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* snapshotter: see snapshotter.h. */
+#include "replicator/snapshotter.h"
+
+#include "archive/codec.h"
+#include "archive/snapshot_format.h"
+#include "base/backoff.h"
+#include "base/buf.h"
+#include "base/bytes.h"
+#include "base/clk.h"
+#include "base/failpoint.h"
+#include "base/fsio.h"
+#include "base/hash.h"
+#include "base/log.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SNAPSHOT_LEVEL 3                /* stored bytes must stay near `zstd -3` of the file */
+#define SNAPSHOT_STEP_PAGES 256
+#define SNAPSHOT_READ_BYTES (256u << 10)
+#define SNAPSHOT_FREE_SPARE_BYTES (64ull << 20)
+#define SNAPSHOT_WAIT_MS 20
+#define SNAPSHOT_BUSY_TRIES 1000        /* of 10 ms: a source that stays locked that long is stuck */
+
+struct snapshotter {
+    const struct store_config *store_config;
+    const struct sidecar *sidecar;
+    struct shipper *shipper;
+    struct state *state;
+    bool started;            /* the thread is to be joined */
+    pthread_t thread;
+    struct stop stop;
+    _Atomic bool running;
+    _Atomic bool holds_transaction;
+    _Atomic int64_t failed_ms;
+    sqlite3 *source;         /* the thread's, from begin on; NULL when resuming */
+    struct snapshot_job job;
+    struct snapshot_manifest manifest;
+};
+
+enum rc snapshotter_create(const struct store_config *store, const struct sidecar *sidecar,
+                           struct shipper *shipper, struct state *state,
+                           struct snapshotter **snapshotter, struct err *err)
+{
+    struct snapshotter *s = calloc(1, sizeof *s);
+    if (s == NULL) {
+        return err_set(err, RC_NOMEM, "no memory for the snapshotter");
+    }
+    s->store_config = store;
+    s->sidecar = sidecar;
+    s->shipper = shipper;
+    s->state = state;
+    snapshot_manifest_init(&s->manifest);
+    stop_init(&s->stop);
+    *snapshotter = s;
+    return RC_OK;
+}
+
+static void snapshot_join(struct snapshotter *s)
+{
+    if (s->started) {
+        (void)pthread_join(s->thread, NULL);
+        s->started = false;
+    }
+}
+
+void snapshotter_destroy(struct snapshotter *s)
+{
+    if (s != NULL) {
+        stop_raise(&s->stop, STOP_NOW);
+        snapshot_join(s);
+        stop_deinit(&s->stop);
+        snapshot_manifest_deinit(&s->manifest);
+        free(s);
+    }
+}
+
+bool snapshotter_is_busy(struct snapshotter *s, int64_t *failed_ms)
+{
+    bool busy = atomic_load(&s->running);
+    if (!busy) {
+        snapshot_join(s);
+    }
+    *failed_ms = atomic_load(&s->failed_ms);
+    return busy;
+}
+
+bool snapshotter_holds_transaction(struct snapshotter *s)
+{
+    return atomic_load(&s->holds_transaction);
+}
+
+void snapshotter_abandon(struct snapshotter *s)
+{
+    stop_raise(&s->stop, STOP_NOW);
+    snapshot_join(s);
+    stop_deinit(&s->stop);
+    stop_init(&s->stop);
+    struct err err;
+    if (fsio_remove_tree(s->sidecar->snapshot, &err) != RC_OK) {
+        log_warn("snapshot", "%s", err.text);
+    }
+}
+
+static enum rc snapshot_copy_path(const struct snapshotter *s, char path[FSIO_PATH_BYTES],
+                                  struct err *err)
+{
+    return fsio_join(path, FSIO_PATH_BYTES, s->sidecar->snapshot, "copy.db", err);
+}
+
+/* ---- copy ---- */
+
+static enum rc snapshot_check_space(const struct snapshotter *s, struct err *err)
+{
+    uint64_t need = 2 * (uint64_t)s->job.page_size_bytes * s->job.database_pages +
+                    SNAPSHOT_FREE_SPARE_BYTES;
+    uint64_t have;
+    enum rc rc = fsio_free_bytes(s->sidecar->snapshot, &have, err);
+    if (rc == RC_OK && have < need) {
+        rc = err_set(err, RC_LIMIT,
+                     "a snapshot needs %llu MiB free in %s for its local copy, there are %llu: "
+                     "free some space",
+                     (unsigned long long)(need >> 20), s->sidecar->snapshot,
+                     (unsigned long long)(have >> 20));
+    }
+    return rc;
+}
+
+static enum rc snapshot_run_backup(struct snapshotter *s, sqlite3 *copy, struct err *err)
+{
+    sqlite3_backup *backup = sqlite3_backup_init(copy, "main", s->source, "main");
+    if (backup == NULL) {
+        return err_set(err, RC_IO, "backup: %s", sqlite3_errmsg(copy));
+    }
+    int code = SQLITE_OK;
+    int busy = 0;
+    while ((code == SQLITE_OK || code == SQLITE_BUSY || code == SQLITE_LOCKED) &&
+           stop_level(&s->stop) == STOP_NONE && busy < SNAPSHOT_BUSY_TRIES) {
+        code = sqlite3_backup_step(backup, SNAPSHOT_STEP_PAGES);
+        if (code == SQLITE_BUSY || code == SQLITE_LOCKED) {
+            busy++;
+            (void)stop_wait_ms(&s->stop, STOP_SOON, 10);
+        }
+    }
+    int finish = sqlite3_backup_finish(backup);
+    if (stop_level(&s->stop) != STOP_NONE) {
+        return err_set(err, RC_STOPPED, "stopped while copying");
+    }
+    if (code != SQLITE_DONE || finish != SQLITE_OK) {
+        return err_set(err, RC_IO, "copying the database: %s (SQLite code %d)",
+                       sqlite3_errstr(code != SQLITE_DONE ? code : finish), code);
+    }
+    return RC_OK;
+}
+
+/* Copies inside the source's transaction and ends that, whatever happens. */
+static enum rc snapshot_copy(struct snapshotter *s, struct err *err)
+{
+    char path[FSIO_PATH_BYTES];
+    sqlite3 *copy = NULL;
+    struct fsio_stat stat;
+    enum rc rc;
+    if ((rc = fsio_remove_tree(s->sidecar->snapshot, err)) != RC_OK ||
+        (rc = fsio_make_dirs(s->sidecar->snapshot, err)) != RC_OK ||
+        (rc = snapshot_check_space(s, err)) != RC_OK ||
+        (rc = snapshot_copy_path(s, path, err)) != RC_OK) {
+        goto done;
+    }
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+    if (sqlite3_open_v2(path, &copy, flags, NULL) != SQLITE_OK ||
+        sqlite3_exec(copy,
+                     "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
+                     "PRAGMA cache_size=-1024;",
+                     NULL, NULL, NULL) != SQLITE_OK) {
+        rc = err_set(err, RC_IO, "cannot make %s: %s", path, sqlite3_errmsg(copy));
+        goto done;
+    }
+    rc = snapshot_run_backup(s, copy, err);
+done:
+    (void)sqlite3_close_v2(copy);
+    (void)sqlite3_close_v2(s->source); /* ends the read transaction: the WAL may be reset again */
+    s->source = NULL;
+    atomic_store(&s->holds_transaction, false);
+    uint64_t want = (uint64_t)s->job.page_size_bytes * s->job.database_pages;
+    if (rc == RC_OK && (rc = fsio_stat(path, &stat, err)) == RC_OK && stat.size_bytes != want) {
+        rc = err_set(err, RC_INTERNAL, "the copy has %llu bytes, the database %llu",
+                     (unsigned long long)stat.size_bytes, (unsigned long long)want);
+    }
+    return rc;
+}
+
+/* ---- pack ---- */
+
+struct snapshot_sink {
+    int fd;
+    uint64_t size_bytes;
+    struct hash *hash;
+};
+
+static enum rc snapshot_sink_write(void *arg, const uint8_t *bytes, size_t count, struct err *err)
+{
+    struct snapshot_sink *sink = arg;
+    hash_add(sink->hash, bytes, count);
+    enum rc rc = fsio_write_at(sink->fd, bytes, count, sink->size_bytes, err);
+    sink->size_bytes += count;
+    return rc;
+}
+
+/* Encodes `count` bytes of the copy from `offset` into the sink. */
+static enum rc snapshot_pack_content(struct snapshotter *s, int copy_fd, uint64_t offset,
+                                     uint64_t count, struct codec_encoder *encoder,
+                                     struct snapshot_sink *sink, struct err *err)
+{
+    uint8_t *piece = malloc(SNAPSHOT_READ_BYTES);
+    if (piece == NULL) {
+        return err_set(err, RC_NOMEM, "no memory to read the copy");
+    }
+    enum rc rc = codec_encode_begin(encoder, count, err);
+    while (rc == RC_OK && count > 0) {
+        size_t take = count < SNAPSHOT_READ_BYTES ? (size_t)count : SNAPSHOT_READ_BYTES;
+        if (stop_level(&s->stop) != STOP_NONE) {
+            rc = err_set(err, RC_STOPPED, "stopped while packing");
+        } else if ((rc = fsio_read_at(copy_fd, piece, take, offset, err)) == RC_OK) {
+            rc = codec_encode_piece(encoder, piece, take, snapshot_sink_write, sink, err);
+        }
+        offset += take;
+        count -= take;
+    }
+    free(piece);
+    return rc != RC_OK ? rc : codec_encode_end(encoder, snapshot_sink_write, sink, err);
+}
+
+static enum rc snapshot_pack_part(struct snapshotter *s, int copy_fd, uint32_t part_no,
+                                  uint64_t count, struct codec_encoder *encoder, struct err *err)
+{
+    char key[OBJECT_KEY_BYTES];
+    char path[FSIO_PATH_BYTES];
+    struct snapshot_sink sink = {.fd = -1, .hash = hash_create()};
+    struct snapshot_part part = {.content_bytes = count};
+    snapshot_part_key(&s->manifest, part_no, key);
+    enum rc rc;
+    if ((rc = fsio_join(path, sizeof path, s->sidecar->snapshot, key, err)) != RC_OK ||
+        (rc = fsio_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644, &sink.fd, err)) != RC_OK) {
+        goto done;
+    }
+    uint64_t offset = (uint64_t)(part_no - 1) * SNAPSHOT_PART_CONTENT_BYTES_MAX;
+    rc = snapshot_pack_content(s, copy_fd, offset, count, encoder, &sink, err);
+    if (rc == RC_OK && fdatasync(sink.fd) != 0) {
+        rc = fsio_fail(err, "cannot sync", path);
+    }
+    if (rc == RC_OK) {
+        part.object_bytes = sink.size_bytes;
+        hash_finish(sink.hash, part.object_sha256);
+        rc = snapshot_manifest_add(&s->manifest, &part, err);
+    }
+done:
+    if (sink.fd >= 0) {
+        (void)close(sink.fd);
+    }
+    hash_destroy(sink.hash);
+    return rc;
+}
+
+/* Path of the local complete.json, and of its folder. */
+static enum rc snapshot_local_complete(const struct snapshotter *s, char path[FSIO_PATH_BYTES],
+                                       char dir[FSIO_PATH_BYTES], struct err *err)
+{
+    char key[OBJECT_KEY_BYTES];
+    snapshot_complete_key(&s->manifest, key);
+    enum rc rc = fsio_join(path, FSIO_PATH_BYTES, s->sidecar->snapshot, key, err);
+    return rc != RC_OK ? rc : fsio_dirname(path, dir, FSIO_PATH_BYTES, err);
+}
+
+static void snapshot_begin_manifest(struct snapshotter *s)
+{
+    uint8_t random[4];
+    snapshot_manifest_deinit(&s->manifest);
+    snapshot_manifest_init(&s->manifest);
+    s->manifest.generation = s->job.generation;
+    s->manifest.point = s->job.point;
+    s->manifest.page_size_bytes = s->job.page_size_bytes;
+    s->manifest.database_pages = s->job.database_pages;
+    s->manifest.unix_ms = s->job.unix_ms;
+    bytes_random(random, sizeof random);
+    bytes_to_hex(random, sizeof random, s->manifest.tag);
+}
+
+static enum rc snapshot_pack(struct snapshotter *s, struct err *err)
+{
+    char copy_path[FSIO_PATH_BYTES];
+    char complete[FSIO_PATH_BYTES];
+    char dir[FSIO_PATH_BYTES];
+    int copy_fd = -1;
+    struct codec_encoder *encoder = NULL;
+    struct buf json;
+    buf_init(&json, SNAPSHOT_JSON_BYTES_MAX);
+    snapshot_begin_manifest(s);
+    enum rc rc;
+    if ((rc = snapshot_copy_path(s, copy_path, err)) != RC_OK ||
+        (rc = snapshot_local_complete(s, complete, dir, err)) != RC_OK ||
+        (rc = fsio_make_dirs(dir, err)) != RC_OK ||
+        (rc = codec_encoder_create(SNAPSHOT_LEVEL, &encoder, err)) != RC_OK ||
+        (rc = fsio_open(copy_path, O_RDONLY, 0, &copy_fd, err)) != RC_OK) {
+        goto done;
+    }
+    uint64_t left = (uint64_t)s->job.page_size_bytes * s->job.database_pages;
+    for (uint32_t part_no = 1; rc == RC_OK && left > 0; part_no++) {
+        uint64_t count =
+            left < SNAPSHOT_PART_CONTENT_BYTES_MAX ? left : SNAPSHOT_PART_CONTENT_BYTES_MAX;
+        rc = snapshot_pack_part(s, copy_fd, part_no, count, encoder, err);
+        left -= count;
+    }
+    s->manifest.completed_unix_ms = clk_unix_ms();
+    if (rc == RC_OK) {
+        FAILPOINT("snapshot_parts_made");
+        if ((rc = snapshot_manifest_encode(&s->manifest, &json, err)) == RC_OK) {
+            rc = fsio_replace_file(complete, json.data, json.size, true, err);
+        }
+    }
+    if (rc == RC_OK) {
+        rc = fsio_remove_file(copy_path, err);
+    }
+done:
+    if (copy_fd >= 0) {
+        (void)close(copy_fd);
+    }
+    codec_encoder_destroy(encoder);
+    buf_deinit(&json);
+    return rc;
+}
+
+/* ---- upload ---- */
+
+/* Waits until the confirmed run covers the snapshot's position (or only until its birth is put). */
+static enum rc snapshot_wait_confirmed(struct snapshotter *s, bool whole, struct err *err)
+{
+    for (;;) {
+        struct shipper_view view;
+        shipper_get_view(s->shipper, &view);
+        bool ours = generation_id_equal(&view.generation, &s->manifest.generation);
+        if (ours && (!whole || position_compare(view.confirmed.position,
+                                                s->manifest.point.position) >= 0)) {
+            return RC_OK;
+        }
+        if (stop_wait_ms(&s->stop, STOP_SOON, SNAPSHOT_WAIT_MS)) {
+            return err_set(err, RC_STOPPED, "stopped while waiting for the archive");
+        }
+    }
+}
+
+/* Repeats a put until it works: a dead store is waited out, like for segments. */
+static enum rc snapshot_put(struct snapshotter *s, struct store *store, const char *key,
+                            struct backoff *backoff, struct err *err)
+{
+    char path[FSIO_PATH_BYTES];
+    struct fsio_stat stat;
+    int fd = -1;
+    enum rc rc;
+    if ((rc = fsio_join(path, sizeof path, s->sidecar->snapshot, key, err)) != RC_OK ||
+        (rc = fsio_stat(path, &stat, err)) != RC_OK ||
+        (rc = fsio_open(path, O_RDONLY, 0, &fd, err)) != RC_OK) {
+        return rc;
+    }
+    struct store_body body = {.bytes = NULL, .fd = fd, .size_bytes = stat.size_bytes};
+    while ((rc = store_put(store, key, &body, STORE_PUT_PLAIN, err)) != RC_OK) {
+        log_debug("snapshot", "%s: %s", key, err->text);
+        if (rc == RC_STOPPED || stop_wait_ms(&s->stop, STOP_SOON, backoff_next_ms(backoff))) {
+            rc = err_set(err, RC_STOPPED, "stopped while uploading");
+            break;
+        }
+    }
+    backoff_reset(backoff);
+    (void)close(fd);
+    return rc;
+}
+
+static uint64_t snapshot_stored_bytes(const struct snapshot_manifest *manifest)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < manifest->part_count; i++) {
+        sum += manifest->parts[i].object_bytes;
+    }
+    return sum;
+}
+
+/* The state knows the snapshot before the archived position counts from it. */
+static enum rc snapshot_record(struct snapshotter *s, struct err *err)
+{
+    struct state_record record;
+    state_edit_begin(s->state, &record);
+    record.snapshot = s->manifest.point.position;
+    record.snapshot_unix_ms = s->manifest.unix_ms;
+    record.snapshot_bytes = snapshot_stored_bytes(&s->manifest);
+    record.has_archived = true;
+    return state_edit_end(s->state, &record, err);
+}
+
+static enum rc snapshot_upload(struct snapshotter *s, struct err *err)
+{
+    struct store *store = NULL;
+    struct backoff backoff;
+    char key[OBJECT_KEY_BYTES];
+    enum rc rc;
+    backoff_init(&backoff, 100, 5000);
+    if ((rc = snapshot_wait_confirmed(s, false, err)) != RC_OK ||
+        (rc = store_open(s->store_config, &s->stop, &store, err)) != RC_OK) {
+        return rc;
+    }
+    for (uint32_t part_no = 1; rc == RC_OK && part_no <= s->manifest.part_count; part_no++) {
+        snapshot_part_key(&s->manifest, part_no, key);
+        rc = snapshot_put(s, store, key, &backoff, err);
+        FAILPOINT("snapshot_part_put");
+    }
+    if (rc == RC_OK && (rc = snapshot_wait_confirmed(s, true, err)) == RC_OK) {
+        FAILPOINT("snapshot_before_complete");
+        snapshot_complete_key(&s->manifest, key);
+        rc = snapshot_put(s, store, key, &backoff, err);
+        FAILPOINT("snapshot_completed");
+    }
+    if (rc == RC_OK) {
+        rc = snapshot_record(s, err);
+    }
+    if (rc == RC_OK) {
+        shipper_snapshot_complete(s->shipper, &s->manifest.generation, s->manifest.point.position,
+                                  s->manifest.unix_ms, snapshot_stored_bytes(&s->manifest));
+        rc = fsio_remove_tree(s->sidecar->snapshot, err);
+    }
+    store_close(store);
+    return rc;
+}
+
+/* ---- the thread ---- */
+
+static void *snapshotter_thread_main(void *arg)
+{
+    struct snapshotter *s = arg;
+    struct err err = ERR_INIT;
+    enum rc rc = RC_OK;
+    int64_t begun_ms = clk_monotonic_ms();
+    if (s->source != NULL) {
+        if ((rc = snapshot_copy(s, &err)) == RC_OK) {
+            FAILPOINT("snapshot_copied");
+            rc = snapshot_pack(s, &err);
+        }
+    }
+    if (rc == RC_OK) {
+        rc = snapshot_upload(s, &err);
+    }
+    if (rc == RC_OK) {
+        char position[POSITION_TEXT_BYTES];
+        position_format(&s->manifest.generation, s->manifest.point.position, position);
+        log_info("snapshot", "complete  position=%s parts=%u bytes=%llu took_ms=%lld", position,
+                 s->manifest.part_count, (unsigned long long)snapshot_stored_bytes(&s->manifest),
+                 (long long)(clk_monotonic_ms() - begun_ms));
+        atomic_store(&s->failed_ms, 0);
+    } else if (rc != RC_STOPPED) {
+        log_error("snapshot", "failed, will be tried again: %s", err.text);
+        atomic_store(&s->failed_ms, clk_monotonic_ms());
+    }
+    atomic_store(&s->running, false);
+    state_wake(s->state);
+    return NULL;
+}
+
+static enum rc snapshot_start_thread(struct snapshotter *s, struct err *err)
+{
+    atomic_store(&s->running, true);
+    if (pthread_create(&s->thread, NULL, snapshotter_thread_main, s) != 0) {
+        atomic_store(&s->running, false);
+        return err_set(err, RC_NOMEM, "cannot start the snapshot thread");
+    }
+    s->started = true;
+    return RC_OK;
+}
+
+enum rc snapshotter_begin(struct snapshotter *s, sqlite3 *source, const struct snapshot_job *job,
+                          struct err *err)
+{
+    ASSERT(!atomic_load(&s->running));
+    snapshot_join(s);
+    s->source = source;
+    s->job = *job;
+    atomic_store(&s->holds_transaction, true);
+    enum rc rc = snapshot_start_thread(s, err);
+    if (rc != RC_OK) {
+        (void)sqlite3_close_v2(s->source);
+        s->source = NULL;
+        atomic_store(&s->holds_transaction, false);
+    }
+    return rc;
+}
+
+/* Finds the folder of the one packed snapshot: its name ends up in `arg`. */
+static enum rc snapshot_found_dir(void *arg, const char *name, bool is_dir, struct err *err)
+{
+    (void)err;
+    if (is_dir) {
+        (void)snprintf(arg, OBJECT_KEY_BYTES, "%s", name);
+    }
+    return RC_OK;
+}
+
+/* Reads the local complete.json, if there is a whole one of this generation. */
+static enum rc snapshot_read_packed(struct snapshotter *s, const struct generation_id *generation,
+                                    bool *found, struct err *err)
+{
+    char prefix[OBJECT_KEY_BYTES];
+    char dir[FSIO_PATH_BYTES];
+    char name[OBJECT_KEY_BYTES] = "";
+    char path[FSIO_PATH_BYTES];
+    struct buf json;
+    *found = false;
+    object_key_snapshots_prefix(generation, prefix);
+    prefix[strlen(prefix) - 1] = '\0';
+    enum rc rc = fsio_join(dir, sizeof dir, s->sidecar->snapshot, prefix, err);
+    if (rc == RC_OK) {
+        rc = fsio_list_dir(dir, snapshot_found_dir, name, err);
+    }
+    if (rc != RC_OK || name[0] == '\0') {
+        return rc == RC_NOT_FOUND ? RC_OK : rc;
+    }
+    buf_init(&json, SNAPSHOT_JSON_BYTES_MAX);
+    int n = snprintf(path, sizeof path, "%.3800s/%.200s/complete.json", dir, name);
+    ASSERT(n > 0 && (size_t)n < sizeof path);
+    rc = fsio_read_file(path, &json, err);
+    if (rc == RC_OK) {
+        snapshot_manifest_deinit(&s->manifest);
+        snapshot_manifest_init(&s->manifest);
+        rc = snapshot_manifest_decode(json.data, json.size, &s->manifest, err);
+        *found = rc == RC_OK && generation_id_equal(&s->manifest.generation, generation);
+    }
+    buf_deinit(&json);
+    return rc == RC_NOT_FOUND || rc == RC_CORRUPT ? RC_OK : rc;
+}
+
+/* All parts lie there with the sizes that the manifest says. */
+static bool snapshot_parts_are_there(const struct snapshotter *s)
+{
+    for (uint32_t part_no = 1; part_no <= s->manifest.part_count; part_no++) {
+        char key[OBJECT_KEY_BYTES];
+        char path[FSIO_PATH_BYTES];
+        struct fsio_stat stat;
+        struct err ignored;
+        snapshot_part_key(&s->manifest, part_no, key);
+        if (fsio_join(path, sizeof path, s->sidecar->snapshot, key, &ignored) != RC_OK ||
+            fsio_stat(path, &stat, &ignored) != RC_OK || !stat.exists ||
+            stat.size_bytes != s->manifest.parts[part_no - 1].object_bytes) {
+            return false;
+        }
+    }
+    return true;
+}
+
+enum rc snapshotter_resume(struct snapshotter *s, const struct generation_id *generation,
+                           bool *resumed, struct err *err)
+{
+    ASSERT(!atomic_load(&s->running));
+    snapshot_join(s);
+    bool found = false;
+    *resumed = false;
+    if (!generation_id_is_none(generation)) {
+        enum rc rc = snapshot_read_packed(s, generation, &found, err);
+        if (rc != RC_OK) {
+            return rc;
+        }
+    }
+    if (!found || !snapshot_parts_are_there(s)) {
+        return fsio_remove_tree(s->sidecar->snapshot, err);
+    }
+    log_info("snapshot", "resuming an upload  wal_no=%u frame_no=%u",
+             s->manifest.point.position.wal_no, s->manifest.point.position.frame_no);
+    s->source = NULL;
+    *resumed = true;
+    return snapshot_start_thread(s, err);
+}

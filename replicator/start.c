@@ -1,0 +1,611 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * start: see start.h. The rows have the numbers of the start table in docs/archive-format.md.
+ */
+#include "replicator/start.h"
+
+#include "archive/snapshot_format.h"
+#include "base/buf.h"
+#include "base/clk.h"
+#include "base/log.h"
+#include "replicator/lead_connections.h"
+#include "replicator/start_look.h"
+#include "replicator/start_spool.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Everything that a row's condition may look at. */
+struct start_case {
+    const struct start_input *input;
+    struct start_plan *plan;
+    struct local_look local;
+    struct archive_look archive;
+    struct spool_chain chain; /* of the generation that is ours, or of the archive's newest */
+};
+
+void start_plan_init(struct start_plan *plan)
+{
+    *plan = (struct start_plan){.fatal = RC_OK};
+}
+
+void start_plan_deinit(struct start_plan *plan)
+{
+    free(plan->spool);
+    plan->spool = NULL;
+    plan->spool_count = 0;
+}
+
+__attribute__((format(printf, 3, 4))) static void start_say(struct start_plan *plan, int row,
+                                                            const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    plan->row = row;
+    (void)vsnprintf(plan->reason, sizeof plan->reason, format, args);
+    va_end(args);
+}
+
+/* ---- plans for a new generation ---- */
+
+/* The new generation overrides every generation of the archive with a number above `above`. */
+static void start_supersede(struct start_case *c, uint32_t above)
+{
+    struct start_plan *plan = c->plan;
+    plan->supersedes_count = 0;
+    for (size_t i = c->archive.catalog.generation_count; i > 0; i--) {
+        const struct generation_birth *birth = &c->archive.catalog.generations[i - 1].birth;
+        if (generation_id_number(&birth->id) > above &&
+            plan->supersedes_count < HISTORY_SUPERSEDES_MAX) {
+            plan->supersedes[plan->supersedes_count++] = birth->id;
+        }
+    }
+}
+
+static void start_new_generation(struct start_case *c, enum generation_cause cause,
+                                 const char *detail)
+{
+    struct start_plan *plan = c->plan;
+    uint32_t highest = c->archive.number_highest;
+    if (c->local.ours && c->local.record.generation_number_highest > highest) {
+        highest = c->local.record.generation_number_highest;
+    }
+    plan->action = START_SERVE;
+    plan->verified = c->archive.reachable;
+    plan->continues = false;
+    plan->generation_number_next = highest + 1;
+    plan->cause = cause;
+    (void)snprintf(plan->cause_detail, sizeof plan->cause_detail, "%s", detail);
+}
+
+static const char *start_newest_id(const struct start_case *c)
+{
+    return c->archive.newest != NULL ? c->archive.newest->birth.id.text : "";
+}
+
+static void start_archive_position(const struct start_case *c, char text[POSITION_TEXT_BYTES])
+{
+    const struct generation_id none = {""};
+    position_format(c->archive.newest != NULL ? &c->archive.newest->birth.id : &none,
+                    c->archive.run_end.position, text);
+}
+
+/* ---- HARVEY_ON_STALE ---- */
+
+/* Not proven to continue the archive: what the setting says (rows 7, 10, 12, 13, 16). */
+static void start_stale(struct start_case *c, int row, const char *why)
+{
+    start_plan_deinit(c->plan); /* nothing of the spool is shipped by this start */
+    const struct replicator_config *config = c->input->config;
+    struct start_plan *plan = c->plan;
+    char there[POSITION_TEXT_BYTES];
+    char here[POSITION_TEXT_BYTES] = "unknown";
+    start_archive_position(c, there);
+    if (c->local.ours) {
+        position_format(&c->local.record.generation, c->local.record.confirmed.position, here);
+    }
+    if (config->on_stale == ON_STALE_FORK && c->archive.newest != NULL &&
+        generation_id_equal(&config->on_stale_generation, &c->archive.newest->birth.id)) {
+        start_new_generation(c, CAUSE_FORK, why);
+        uint32_t ours = c->local.ours ? generation_id_number(&c->local.record.generation) : 0;
+        start_supersede(c, ours > 0 ? ours - 1 : 0);
+        start_say(plan, row, "forked by HARVEY_ON_STALE, overriding %s: %s", start_newest_id(c),
+                  why);
+        return;
+    }
+    if (config->on_stale == ON_STALE_RESTORE) {
+        plan->action = START_RESTORE;
+        plan->replace = true;
+        start_say(plan, row, "%s; restoring, the old files are moved aside", why);
+        return;
+    }
+    plan->action = START_WAIT;
+    start_say(plan, row,
+              "this database is not proven to continue the archive: %s. here: %s, archive: %s. To go "
+              "on: HARVEY_ON_STALE=restore (moves this database aside) or HARVEY_ON_STALE=fork:%s "
+              "(goes on from this database and overrides that generation)%s",
+              why, here, there, start_newest_id(c),
+              config->on_stale == ON_STALE_FORK
+                  ? ". HARVEY_ON_STALE names another generation and does not act"
+                  : "");
+}
+
+/* ---- the generation that may go on ---- */
+
+static enum rc start_read_snapshot(struct start_case *c, const struct catalog_snapshot *snapshot,
+                                   struct err *err)
+{
+    struct shipper_begin *begin = &c->plan->begin;
+    const struct state_record *record = &c->local.record;
+    begin->has_snapshot = true;
+    begin->snapshot = snapshot->position;
+    begin->snapshot_bytes = snapshot->object_bytes;
+    if (c->local.ours && record->has_archived &&
+        position_compare(record->snapshot, snapshot->position) == 0) {
+        begin->snapshot_unix_ms = record->snapshot_unix_ms;
+        return RC_OK;
+    }
+    struct snapshot_manifest manifest;
+    struct buf json;
+    char key[OBJECT_KEY_BYTES];
+    struct object_key name = {.kind = OBJECT_SNAPSHOT_COMPLETE,
+                              .generation = c->archive.newest->birth.id,
+                              .position = snapshot->position};
+    memcpy(name.tag, snapshot->tag, sizeof name.tag);
+    object_key_format(&name, key);
+    snapshot_manifest_init(&manifest);
+    buf_init(&json, SNAPSHOT_JSON_BYTES_MAX);
+    enum rc rc = store_get_buf(c->input->store, key, &json, err);
+    if (rc == RC_OK) {
+        rc = snapshot_manifest_decode(json.data, json.size, &manifest, err);
+    }
+    begin->snapshot_unix_ms = rc == RC_OK ? manifest.unix_ms : 0;
+    snapshot_manifest_deinit(&manifest);
+    buf_deinit(&json);
+    return rc == RC_CORRUPT ? RC_OK : rc; /* a damaged manifest makes a new snapshot due, no more */
+}
+
+/* Fills begin and the spool from the archive's run and the chain; row 11: from the record and the chain. */
+static enum rc start_fill_begin(struct start_case *c, struct err *err)
+{
+    struct start_plan *plan = c->plan;
+    const struct state_record *record = &c->local.record;
+    struct shipper_begin *begin = &plan->begin;
+    enum rc rc = RC_OK;
+    begin->generation = record->generation;
+    begin->term = record->term;
+    if (c->archive.reachable) {
+        const struct catalog_run *run = &c->archive.run;
+        const struct catalog_snapshot *snapshot =
+            catalog_latest_snapshot(c->archive.newest, NULL);
+        begin->confirmed = c->archive.run_end;
+        begin->confirmed_salts = run->segment_count > 0 ? run->end_salts : (struct wal_salts){0, 0};
+        begin->archived_unix_ms =
+            run->segment_count > 0 ? run->end_unix_ms : c->archive.newest->birth.unix_ms;
+        begin->term = c->archive.newest->term_highest;
+        if (run->segment_count > 0) {
+            const struct catalog_segment *last = run->segments[run->segment_count - 1];
+            struct object_key key = {.kind = OBJECT_SEGMENT,
+                                     .generation = record->generation,
+                                     .position = {last->wal_no, last->last_frame_no},
+                                     .first_frame_no = last->first_frame_no,
+                                     .term = last->term,
+                                     .unix_ms = last->unix_ms};
+            memcpy(key.tag, last->lead_tag, sizeof key.tag);
+            object_key_format(&key, begin->confirmed_key);
+        }
+        if (snapshot != NULL) {
+            rc = start_read_snapshot(c, snapshot, err);
+        }
+    } else {
+        begin->confirmed = record->confirmed;
+        begin->confirmed_salts = record->confirmed_salts;
+        begin->archived_unix_ms = record->archived_unix_ms;
+        begin->has_snapshot = record->has_archived;
+        begin->snapshot = record->snapshot;
+        begin->snapshot_unix_ms = record->snapshot_unix_ms;
+        begin->snapshot_bytes = record->snapshot_bytes;
+    }
+    plan->term_next = (begin->term > record->term ? begin->term : record->term) + 1;
+    if (generation_id_is_none(&record->pending_generation) &&
+        record->pending_term == plan->term_next) {
+        memcpy(plan->tag_next, record->pending_tag, sizeof plan->tag_next);
+    }
+    plan->end = c->chain.end;
+    plan->end_salts = c->chain.end_salts;
+    plan->end_unix_ms = c->chain.end_unix_ms;
+    plan->spool = c->chain.segments;
+    plan->spool_count = c->chain.count;
+    c->chain.segments = NULL;
+    c->chain.count = 0;
+    return rc;
+}
+
+/* The parent of whatever comes next is the generation that is ours, at the end of its chain. */
+static void start_set_parent(struct start_case *c)
+{
+    c->plan->has_parent = true;
+    c->plan->parent = c->local.record.generation;
+    c->plan->parent_point = c->chain.end;
+}
+
+static enum rc start_read_chain(struct start_case *c, struct err *err)
+{
+    const struct state_record *record = &c->local.record;
+    bool reachable = c->archive.reachable;
+    const struct catalog_run *run = &c->archive.run;
+    struct wal_salts salts = {0, 0};
+    if (reachable && run->segment_count > 0) {
+        salts = run->end_salts;
+    } else if (!reachable) {
+        salts = record->confirmed_salts;
+    }
+    return spool_chain_read(&c->chain, c->input->spool, &record->generation,
+                            reachable ? &c->archive.run_end : &record->confirmed, salts,
+                            reachable ? run->end_unix_ms : record->archived_unix_ms, !reachable,
+                            err);
+}
+
+/* ---- rows ---- */
+
+/* Row 5: the archive holds a database and this volume none. */
+static void start_decide_on_empty(struct start_case *c)
+{
+    const struct replicator_config *config = c->input->config;
+    struct start_plan *plan = c->plan;
+    char there[POSITION_TEXT_BYTES];
+    position_format(&c->archive.latest->birth.id, c->archive.run_end.position, there);
+    if (config->on_empty == ON_EMPTY_NEW &&
+        generation_id_equal(&config->on_empty_generation, &c->archive.newest->birth.id)) {
+        start_new_generation(c, CAUSE_FORK, "HARVEY_ON_EMPTY=new");
+        start_supersede(c, 0);
+        plan->create_database = true;
+        start_say(plan, 5, "an empty database, overriding %s (HARVEY_ON_EMPTY=new)",
+                  start_newest_id(c));
+        return;
+    }
+    if (config->on_empty == ON_EMPTY_RESTORE) {
+        plan->action = START_RESTORE;
+        start_say(plan, 5, "the database is missing: restoring from %s", config->store.url);
+        return;
+    }
+    plan->action = START_WAIT_FOR_RESTORE;
+    start_say(plan, 5,
+              "the database %s is missing and the archive %s holds one (%s): run ./restore "
+              "--to-latest, or set HARVEY_ON_EMPTY=restore, or, to begin an empty one and override "
+              "that, HARVEY_ON_EMPTY=new:%s%s",
+              config->database_path, config->store.url, there, start_newest_id(c),
+              config->on_empty == ON_EMPTY_NEW
+                  ? ". HARVEY_ON_EMPTY names another generation and does not act"
+                  : "");
+}
+
+/* Segments that survived a lost database belong to the archive before anybody restores. */
+static enum rc start_ship_chain(struct start_case *c, struct err *err)
+{
+    enum rc rc = RC_OK;
+    for (size_t i = 0; i < c->chain.count && rc == RC_OK; i++) {
+        char key[OBJECT_KEY_BYTES];
+        char path[FSIO_PATH_BYTES];
+        int fd = -1;
+        object_key_format(&c->chain.segments[i].key, key);
+        if ((rc = spool_path(c->input->spool, key, path, err)) == RC_OK &&
+            (rc = fsio_open(path, O_RDONLY, 0, &fd, err)) == RC_OK) {
+            struct store_body body = {
+                .bytes = NULL, .fd = fd, .size_bytes = c->chain.segments[i].object_bytes};
+            rc = store_put(c->input->store, key, &body, STORE_PUT_PLAIN, err);
+            (void)close(fd);
+        }
+    }
+    if (rc == RC_OK && c->chain.count > 0) {
+        log_info("start", "shipped what survived in the spool  segments=%zu", c->chain.count);
+        c->archive.run_end = c->chain.end;
+    }
+    return rc;
+}
+
+/* Rows 2 to 5: there is no database. */
+static enum rc start_decide_missing(struct start_case *c, struct err *err)
+{
+    struct start_plan *plan = c->plan;
+    const struct replicator_config *config = c->input->config;
+    if (!c->archive.reachable) {
+        plan->action = START_WAIT;
+        plan->fatal = c->archive.rc;
+        start_say(plan, 3, "no database here, and the archive %s does not answer: %s",
+                  config->store.url, c->archive.error);
+        return RC_OK;
+    }
+    if (c->archive.latest == NULL && c->local.ours && c->local.has_unsent) {
+        plan->action = START_WAIT;
+        start_say(plan, 2,
+                  "the database %s is missing, the archive %s holds no complete snapshot, and %s holds "
+                  "segments or a snapshot that may be the only copy: put the database back, or move "
+                  "that folder away to begin anew",
+                  config->database_path, config->store.url, c->input->sidecar->dir);
+        return RC_OK;
+    }
+    if (c->archive.latest == NULL) {
+        start_new_generation(c, CAUSE_FIRST_START, "no database and no complete snapshot");
+        start_supersede(c, 0);
+        plan->create_database = true;
+        start_say(plan, 4, "first start: nothing lay under %s, a new database begins",
+                  config->store.url);
+        return RC_OK;
+    }
+    if (c->local.ours && c->archive.newest != NULL &&
+        generation_id_equal(&c->local.record.generation, &c->archive.newest->birth.id)) {
+        enum rc rc = start_read_chain(c, err);
+        if (rc == RC_OK) {
+            rc = start_ship_chain(c, err);
+        }
+        if (rc != RC_OK) {
+            return rc;
+        }
+    }
+    start_decide_on_empty(c);
+    return RC_OK;
+}
+
+/* Rows 6 and 7: the restore tool made this file. */
+static void start_decide_restored(struct start_case *c)
+{
+    const struct restored_marker *marker = &c->local.marker;
+    struct start_plan *plan = c->plan;
+    const struct catalog_generation *newest = c->archive.newest;
+    bool both_empty =
+        marker->newest_end.position.frame_no == 0 && c->archive.run_end.position.frame_no == 0;
+    bool same = newest != NULL &&
+                generation_id_equal(&marker->newest_generation, &newest->birth.id) &&
+                (both_empty || wal_point_equal(marker->newest_end, c->archive.run_end)) &&
+                marker->newest_term == newest->term_highest;
+    if (!same) {
+        start_stale(c, 7, "it was restored, and the archive has moved since");
+        return;
+    }
+    start_new_generation(c, CAUSE_RESTORED, "goes on from a restore");
+    plan->has_parent = true;
+    plan->parent = marker->generation;
+    plan->parent_point = marker->point;
+    start_supersede(c, generation_id_number(&marker->generation));
+    start_say(plan, 6, "goes on from the restored position");
+}
+
+/* Rows 9 and 10: a database that no local note ties to this archive. */
+static void start_decide_foreign(struct start_case *c)
+{
+    if (c->archive.latest != NULL) {
+        start_stale(c, 10, "nothing beside it tells that it belongs to this archive");
+        return;
+    }
+    start_new_generation(c, CAUSE_ADOPTED, "a database without an archive");
+    start_supersede(c, 0);
+    start_say(c->plan, 9, "adopting the database: nothing complete lay under %s",
+              c->input->config->store.url);
+}
+
+/* Row 12: why the archive is not what this server left; NULL when it is. */
+static const char *start_foreign_history(struct start_case *c)
+{
+    const struct state_record *record = &c->local.record;
+    const struct catalog_generation *newest = c->archive.newest;
+    const struct wal_point *end = &c->archive.run_end;
+    if (newest == NULL) {
+        return NULL; /* everything is gone: row 14 */
+    }
+    if (generation_id_number(&newest->birth.id) > generation_id_number(&record->generation)) {
+        return "the archive holds a newer generation that is not ours";
+    }
+    if (!generation_id_equal(&newest->birth.id, &record->generation)) {
+        return NULL; /* ours is gone, older ones are left: row 14 */
+    }
+    bool claim_is_ours =
+        newest->term_highest < record->term || newest->term_highest == 0 ||
+        (newest->term_highest == record->term &&
+         strcmp(newest->term_highest_tag, record->term_tag) == 0) ||
+        (newest->term_highest == record->pending_term &&
+         strcmp(newest->term_highest_tag, record->pending_tag) == 0);
+    if (!claim_is_ours) {
+        return "another server claimed the lead of its generation";
+    }
+    if (c->archive.run.end_kind == CATALOG_END_FORK) {
+        return "the archive's newest generation holds two histories";
+    }
+    if (c->chain.contradicts_archive_end) {
+        return "the archive holds other frames than the spool";
+    }
+    bool known = position_compare(end->position, record->confirmed.position) < 0 ||
+                 end->position.frame_no == 0 || wal_point_equal(*end, record->confirmed) ||
+                 wal_point_equal(*end, record->captured) ||
+                 wal_point_equal(*end, record->reset_point) || c->chain.knows_archive_end ||
+                 local_wal_holds(c->input->sidecar, end, c->archive.run.end_salts);
+    return known ? NULL : "the archive holds frames that are not in this database's history";
+}
+
+/* A birth that was put just before a crash is ours: the record catches up. Others are given up. */
+static void start_settle_pending(struct start_case *c)
+{
+    struct state_record *record = &c->local.record;
+    if (generation_id_is_none(&record->pending_generation)) {
+        return;
+    }
+    if (c->archive.reachable &&
+        catalog_find(&c->archive.catalog, &record->pending_generation) != NULL) {
+        record->generation = record->pending_generation;
+        record->term = 0;
+        record->term_tag[0] = '\0';
+        record->confirmed = (struct wal_point){{1, 0}, {0, 0}};
+        record->confirmed_salts = (struct wal_salts){0, 0};
+        record->has_archived = false;
+    } else if (c->archive.reachable) {
+        record->pending_term = 0;
+    }
+    if (c->archive.reachable) {
+        record->pending_generation = (struct generation_id){""};
+    }
+}
+
+/* Row 16: is a -wal beside a database that it does not belong to? */
+static bool start_quick_check(const struct start_case *c)
+{
+    sqlite3 *db = NULL;
+    sqlite3_stmt *statement = NULL;
+    struct err err;
+    bool ok = lead_connections_open_one(c->input->sidecar->database, false, &db, &err) == RC_OK &&
+              sqlite3_prepare_v2(db, "PRAGMA quick_check(1)", -1, &statement, NULL) == SQLITE_OK &&
+              sqlite3_step(statement) == SQLITE_ROW &&
+              strcmp((const char *)sqlite3_column_text(statement, 0), "ok") == 0;
+    (void)sqlite3_finalize(statement);
+    (void)sqlite3_close_v2(db);
+    return ok;
+}
+
+/* Rows 14 to 17, as far as they can be told without SQLite's locks. */
+static enum rc start_decide_ours(struct start_case *c, struct err *err)
+{
+    const struct state_record *record = &c->local.record;
+    struct start_plan *plan = c->plan;
+    bool lost = c->archive.newest == NULL ||
+                !generation_id_equal(&c->archive.newest->birth.id, &record->generation) ||
+                position_compare(c->chain.end.position, record->confirmed.position) < 0;
+    enum rc rc = RC_OK;
+    if (lost) {
+        start_new_generation(c, CAUSE_STORE_LOST, "the store lost objects that it had confirmed");
+        plan->alarm = true;
+        start_say(plan, 14, "the store lost objects that it had confirmed: a new generation begins");
+        return RC_OK;
+    }
+    if ((rc = start_fill_begin(c, err)) != RC_OK) {
+        return rc;
+    }
+    start_new_generation(c, CAUSE_LOST_CONTINUITY, "the -wal does not continue the archive");
+    start_set_parent(c);
+    plan->continues = record->replicated;
+    plan->identity_differs = !record->checkpoint_running &&
+                             (record->database.size_bytes != c->local.identity.size_bytes ||
+                              record->database.mtime_ns != c->local.identity.mtime_ns);
+    start_say(plan, 15, "continuing generation %s", record->generation.text);
+    if (plan->identity_differs &&
+        local_wal_holds(c->input->sidecar, &plan->end, plan->end_salts) && !start_quick_check(c)) {
+        start_stale(c, 16,
+                    "somebody wrote the database file, and with its -wal it fails quick_check");
+    }
+    return RC_OK;
+}
+
+/* Row 11: ours, and the archive cannot be asked. */
+static enum rc start_decide_unreachable(struct start_case *c, struct err *err)
+{
+    struct start_plan *plan = c->plan;
+    enum rc rc = start_read_chain(c, err);
+    if (rc == RC_OK) {
+        rc = start_fill_begin(c, err);
+    }
+    if (rc != RC_OK) {
+        return rc;
+    }
+    start_new_generation(c, CAUSE_LOST_CONTINUITY, "the -wal does not continue the archive");
+    start_set_parent(c);
+    plan->continues = c->local.record.replicated;
+    plan->identity_differs = false; /* row 16 is looked at when the archive answers */
+    plan->alarm = true;
+    start_say(plan, 11,
+              "the archive %s does not answer (%s): serving, nothing is uploaded before it was compared",
+              c->input->config->store.url, c->archive.error);
+    return RC_OK;
+}
+
+static enum rc start_decide_present(struct start_case *c, struct err *err)
+{
+    struct start_plan *plan = c->plan;
+    bool same_file = c->local.ours && c->local.record.database.inode == c->local.identity.inode;
+    if (!same_file && c->local.marker_matches && c->archive.reachable) {
+        start_decide_restored(c); /* 6, 7 */
+        return RC_OK;
+    }
+    start_settle_pending(c);
+    if (generation_id_is_none(&c->local.record.generation)) {
+        c->local.ours = false;
+    }
+    if (!c->archive.reachable) {
+        if (c->local.ours && same_file) {
+            return start_decide_unreachable(c, err);
+        }
+        plan->action = START_WAIT;
+        plan->fatal = c->archive.rc;
+        start_say(plan, 8,
+                  "the archive %s must be asked whether this database continues it, and it does not "
+                  "answer: %s",
+                  c->input->config->store.url, c->archive.error);
+        return RC_OK;
+    }
+    if (!c->local.ours) {
+        if (c->local.marker_matches) {
+            start_decide_restored(c);
+        } else {
+            start_decide_foreign(c);
+        }
+        return RC_OK;
+    }
+    enum rc rc = start_read_chain(c, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    const char *foreign = start_foreign_history(c);
+    if (foreign != NULL) {
+        start_stale(c, 12, foreign);
+        return RC_OK;
+    }
+    if (!same_file) {
+        start_stale(c, 13, "the database file was replaced (or this is a copied volume)");
+        return RC_OK;
+    }
+    return start_decide_ours(c, err);
+}
+
+static enum rc start_decide_case(struct start_case *c, struct err *err)
+{
+    struct start_plan *plan = c->plan;
+    const struct replicator_config *config = c->input->config;
+    if (!c->local.database_exists && c->local.wal_exists) {
+        plan->action = START_WAIT;
+        start_say(plan, 1,
+                  "%s is there without its database: SQLite would delete it. Put the database back "
+                  "beside it, or move it away",
+                  c->input->sidecar->wal);
+        return RC_OK;
+    }
+    if (config->store.off) {
+        plan->action = START_SERVE;
+        plan->create_database = !c->local.database_exists;
+        start_say(plan, 0, "HARVEY_ARCHIVE=none: nothing is replicated");
+        return RC_OK;
+    }
+    archive_look_take(&c->archive, c->input->store);
+    return c->local.database_exists ? start_decide_present(c, err) : start_decide_missing(c, err);
+}
+
+enum rc start_decide(const struct start_input *input, struct start_plan *plan, struct err *err)
+{
+    struct start_case *c = calloc(1, sizeof *c);
+    if (c == NULL) {
+        return err_set(err, RC_NOMEM, "no memory for the comparison");
+    }
+    c->input = input;
+    c->plan = plan;
+    catalog_init(&c->archive.catalog);
+    catalog_run_init(&c->archive.run);
+    spool_chain_init(&c->chain);
+    enum rc rc = local_look_take(&c->local, input, err);
+    if (rc == RC_OK) {
+        rc = start_decide_case(c, err);
+    }
+    spool_chain_deinit(&c->chain);
+    archive_look_deinit(&c->archive);
+    free(c);
+    return rc;
+}

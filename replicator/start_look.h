@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * start_look: the two looks that a start takes before it decides: at what lies here (database, -wal,
+ * state, marker, spool) and at the archive (generations, claims, the run of the newest one).
+ *
+ * Thread: the replicator's, with leader.lock held.
+ */
+#ifndef HARVEY_REPLICATOR_START_LOOK_H
+#define HARVEY_REPLICATOR_START_LOOK_H
+
+#include "archive/catalog.h"
+#include "archive/history_format.h"
+#include "base/err.h"
+#include "replicator/start.h"
+#include "replicator/state.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct local_look {
+    bool database_exists; /* and is not empty */
+    bool wal_exists;      /* and is not empty */
+    struct file_identity identity;
+    struct state_record record;
+    bool ours;            /* the record speaks of this archive and names a generation */
+    bool has_unsent;      /* the spool or the snapshot folder holds something */
+    bool marker_matches;  /* restored.json is there and speaks of this file and this archive */
+    struct restored_marker marker;
+};
+
+struct archive_look {
+    bool reachable;
+    enum rc rc;      /* why not */
+    char error[ERR_TEXT_BYTES];
+    struct catalog catalog;             /* owned */
+    struct catalog_generation *newest;  /* borrowed; NULL in an empty archive */
+    struct catalog_generation *latest;  /* the newest with a complete snapshot, or NULL */
+    struct catalog_run run;             /* owned; of the newest */
+    struct wal_point run_end;           /* its end; (1, 0) when it is empty */
+    uint32_t number_highest;
+};
+
+/* RC_IO, RC_DENIED: what lies here cannot be read. */
+RC_MUST_CHECK enum rc local_look_take(struct local_look *look, const struct start_input *input,
+                                      struct err *err);
+
+/* Never fails: an archive that cannot be read is one that is not reachable, with the reason. */
+void archive_look_take(struct archive_look *look, struct store *store);
+void archive_look_deinit(struct archive_look *look);
+
+/* The -wal holds the frame of `point`, in the WAL with these salts. */
+bool local_wal_holds(const struct sidecar *sidecar, const struct wal_point *point,
+                     struct wal_salts salts);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * start_spool: makes the spool of one generation agree with the archive: what the archive's run
+ * already holds is deleted, a segment that it holds in part is cut, what does not continue the chain
+ * is dropped, and the rest, checked whole, is what will be shipped.
+ *
+ * Thread: the replicator's, with leader.lock held.
+ */
+#ifndef HARVEY_REPLICATOR_START_SPOOL_H
+#define HARVEY_REPLICATOR_START_SPOOL_H
+
+#include "archive/catalog.h"
+#include "base/err.h"
+#include "replicator/shipper.h"
+#include "replicator/spool.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* The chain that lies in the spool, each segment read and checked. */
+struct spool_chain {
+    struct catalog_generation listed; /* owned lists */
+    size_t count;
+    struct shipper_segment *segments; /* owned; to be shipped, in order */
+    struct wal_point archive_end;
+    struct wal_point end;             /* of archive's run and spool together */
+    struct wal_salts end_salts;
+    int64_t end_unix_ms;
+    bool knows_archive_end;           /* a segment holds, ends at or links to the archive's end */
+    bool contradicts_archive_end;     /* a segment holds that position with another checksum */
+};
+
+void spool_chain_init(struct spool_chain *chain);
+void spool_chain_deinit(struct spool_chain *chain);
+
+/*
+ * `archive_end` (and its salts, time): where the archive's run ends; (1, 0) for an empty one. With
+ * `trust_spool` (the archive was not reached) the chain begins where the first segment says, when
+ * that lies at or behind archive_end.
+ * RC_IO, RC_NOMEM.
+ */
+RC_MUST_CHECK enum rc spool_chain_read(struct spool_chain *chain, struct spool *spool,
+                                       const struct generation_id *generation,
+                                       const struct wal_point *archive_end,
+                                       struct wal_salts archive_salts, int64_t archive_unix_ms,
+                                       bool trust_spool, struct err *err);
+
+/* Removes all of the spool but what belongs to `keep` (none: everything). RC_IO. */
+RC_MUST_CHECK enum rc spool_chain_remove_others(const struct spool *spool,
+                                                const struct generation_id *keep, struct err *err);
+
+#endif
