@@ -248,9 +248,9 @@ static enum rc start_daemon(struct http *http, struct err *err)
         MHD_OPTION_EXTERNAL_LOGGER, log_mhd, NULL, MHD_OPTION_LISTEN_SOCKET, config->listener->fd,
         MHD_OPTION_CONNECTION_LIMIT, config->connections_max + HTTP_SURPLUS_CONNECTIONS,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_POOL_BYTES, MHD_OPTION_CONNECTION_TIMEOUT,
-        config->idle_timeout_s, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_UNESCAPE_CALLBACK,
-        keep_escapes, NULL, MHD_OPTION_NOTIFY_CONNECTION, notify_connection, http,
-        MHD_OPTION_NOTIFY_COMPLETED, notify_completed, http, MHD_OPTION_END);
+        config->idle_timeout_s, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
+        MHD_OPTION_NOTIFY_CONNECTION, notify_connection, http, MHD_OPTION_NOTIFY_COMPLETED,
+        notify_completed, http, MHD_OPTION_END);
     if (http->daemon == NULL) {
         return err_set_errno(err, RC_IO, "libmicrohttpd does not start");
     }
@@ -373,6 +373,13 @@ int http_timeout_ms(struct http *http)
     return timeout_ms > (unsigned)most_ms ? most_ms : (int)timeout_ms;
 }
 
+/* Ends a request that MHD still reads: answers, and lets MHD see the end of the stream. */
+static void cut(struct http_conn *conn, enum route_answer answer)
+{
+    http_answer_raw(conn, answer);
+    (void)shutdown(conn->fd, SHUT_RDWR);
+}
+
 void http_sweep(struct http *http, int64_t now_ms)
 {
     int64_t request_ms = (int64_t)http->config.request_timeout_s * 1000;
@@ -380,7 +387,7 @@ void http_sweep(struct http *http, int64_t now_ms)
     struct http_conn *conn;
     http->now_ms = now_ms;
     while ((conn = ring_oldest(&http->receiving)) != NULL && now_ms - conn->since_ms > request_ms) {
-        http_cut(conn, ROUTE_TIMEOUT);
+        cut(conn, ROUTE_TIMEOUT);
         http_ring_leave(&conn->ring);
     }
     /* MHD closes what sends nothing; what outlives that sends its headers byte by byte. */
@@ -390,7 +397,7 @@ void http_sweep(struct http *http, int64_t now_ms)
             break;
         }
         if (!conn->cut) {
-            http_cut(conn, ROUTE_TIMEOUT);
+            cut(conn, ROUTE_TIMEOUT);
         }
     }
     for (struct http_ring *at = http->waiting.next; at != &http->waiting; at = at->next) {

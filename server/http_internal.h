@@ -97,8 +97,8 @@ enum MHD_Result http_handle(void *cls, struct MHD_Connection *connection, const 
                             const char *method, const char *version, const char *upload_data,
                             size_t *upload_data_size, void **con_cls);
 
-/* Writes a whole fixed answer past MHD and shuts the connection down: where MHD cannot answer. */
-void http_cut(struct http_conn *conn, enum route_answer answer);
+/* Writes a whole fixed answer past MHD, where MHD cannot; the connection must be closed then. */
+void http_answer_raw(struct http_conn *conn, enum route_answer answer);
 
 /* The persistent responses. RC_NOMEM. */
 RC_MUST_CHECK enum rc http_make_answers(struct http *http, struct err *err);

@@ -268,7 +268,8 @@ static enum MHD_Result note_header(void *cls, enum MHD_ValueKind kind, const cha
 }
 
 /* First call: the headers are complete. */
-static enum MHD_Result start_request(struct http_conn *conn, const char *url, const char *method)
+static enum MHD_Result start_request(struct http_conn *conn, const char *url, const char *method,
+                                     const char *version)
 {
     struct http *http = conn->http;
     struct MHD_Connection *connection = conn->connection;
@@ -276,8 +277,9 @@ static enum MHD_Result start_request(struct http_conn *conn, const char *url, co
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
     struct route_request request = {.method = method,
                                     .path = url,
+                                    .needs_host = strcmp(version, MHD_HTTP_VERSION_1_1) == 0,
                                     .header_bytes = header_size->header_size,
-                                    .header_bytes_max = HTTP_HEADER_BYTES_MAX};
+                                    .memory_bytes_max = HTTP_HEADER_BYTES_MAX};
     (void)MHD_get_connection_values(connection, MHD_HEADER_KIND, note_header, &request);
     (void)MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, note_header, &request);
     conn->route = route_decide(&request);
@@ -285,6 +287,11 @@ static enum MHD_Result start_request(struct http_conn *conn, const char *url, co
     conn->body_bad = false;
     conn->swallowed_bytes = 0;
     http->last_request_ms = http->now_ms;
+    if (route_is_crammed(&request)) {
+        http_answer_raw(conn,
+                        conn->route.answer); /* no room for a response's headers in MHD's memory */
+        return MHD_NO;
+    }
     conn->refused = conn->surplus || conn->route.at_once;
     if (conn->surplus) {
         return queue_answer(conn, ROUTE_CROWDED, true);
@@ -311,7 +318,7 @@ static enum MHD_Result take_body(struct http_conn *conn, const char *bytes, size
         conn->body_bad = true; /* only a chunked one gets here: its size was not announced */
         conn->swallowed_bytes += count;
         if (conn->swallowed_bytes > HTTP_SWALLOW_BYTES_MAX) {
-            http_cut(conn, ROUTE_BODY_TOO_LARGE);
+            http_answer_raw(conn, ROUTE_BODY_TOO_LARGE);
             return MHD_NO;
         }
         return MHD_YES;
@@ -350,7 +357,6 @@ enum MHD_Result http_handle(void *cls, struct MHD_Connection *connection, const 
 {
     struct http *http = cls;
     struct http_conn *conn = *con_cls;
-    (void)version;
     if (conn == NULL) {
         const union MHD_ConnectionInfo *info =
             MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
@@ -360,7 +366,7 @@ enum MHD_Result http_handle(void *cls, struct MHD_Connection *connection, const 
         }
         *con_cls = conn;
         http->progress++;
-        return start_request(conn, url, method);
+        return start_request(conn, url, method, version);
     }
     if (*upload_data_size > 0) {
         http->progress++;
@@ -380,7 +386,7 @@ enum MHD_Result http_handle(void *cls, struct MHD_Connection *connection, const 
     return answer_request(conn);
 }
 
-void http_cut(struct http_conn *conn, enum route_answer answer)
+void http_answer_raw(struct http_conn *conn, enum route_answer answer)
 {
     const struct route_answer_text *text = &route_answers[answer];
     char bytes[512];
@@ -393,6 +399,5 @@ void http_cut(struct http_conn *conn, enum route_answer answer)
         ssize_t sent = send(conn->fd, bytes, (size_t)count, MSG_NOSIGNAL | MSG_DONTWAIT);
         (void)sent; /* the client may be gone */
     }
-    (void)shutdown(conn->fd, SHUT_RDWR);
     conn->cut = true;
 }

@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #define ROUTE_LENGTH_DIGITS_MAX 18
+#define ROUTE_HEADER_RECORD_BYTES 80 /* libmicrohttpd's own for each header, in the same memory */
 
 const struct route_answer_text route_answers[ROUTE_ANSWER_COUNT] = {
 #define ROUTE_ANSWER_TEXT(name, status, allow, retry, body) {status, allow, retry, body},
@@ -49,6 +50,7 @@ static enum route_ack parse_ack(const char *value)
 
 void route_note_header(struct route_request *request, const char *name, const char *value)
 {
+    request->headers++;
     switch (name[0]) { /* most headers are of no interest: one look at the first letter */
     case 'A':
     case 'a':
@@ -65,7 +67,9 @@ void route_note_header(struct route_request *request, const char *name, const ch
         break;
     case 'H':
     case 'h':
-        if (strcasecmp(name, "Harvey-Ack") == 0) {
+        if (strcasecmp(name, "Host") == 0) {
+            request->hosts++;
+        } else if (strcasecmp(name, "Harvey-Ack") == 0) {
             request->ack = parse_ack(value);
         }
         break;
@@ -130,14 +134,22 @@ static struct route find(const struct route_request *request)
     return answer_with(ROUTE_NOT_FOUND);
 }
 
+bool route_is_crammed(const struct route_request *request)
+{
+    return request->header_bytes + (size_t)request->headers * ROUTE_HEADER_RECORD_BYTES >
+           request->memory_bytes_max;
+}
+
 struct route route_decide(const struct route_request *request)
 {
     struct route route;
     bool at_once = true;
     if (strlen(request->path) > ROUTE_PATH_BYTES_MAX) {
         route = answer_with(ROUTE_PATH_TOO_LONG);
-    } else if (request->header_bytes > request->header_bytes_max) {
+    } else if (route_is_crammed(request)) {
         route = answer_with(ROUTE_HEADERS_TOO_LARGE);
+    } else if (request->hosts > 1 || (request->hosts == 0 && request->needs_host)) {
+        route = answer_with(ROUTE_BAD_HOST);
     } else if (request->content_lengths + request->transfer_encodings > 1) {
         route = answer_with(ROUTE_BAD_FRAMING);
     } else if (request->transfer_encodings == 1 && !request->chunked) {

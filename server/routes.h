@@ -25,6 +25,7 @@
 #define ROUTE_ANSWERS(X)                                                                           \
     X(ALIVE, 200, NULL, NULL, "alive\n")                                                           \
     X(READY, 200, NULL, NULL, "ready\n")                                                           \
+    X(BAD_HOST, 400, NULL, NULL, "one Host header, not none, not more\n")                          \
     X(BAD_FRAMING, 400, NULL, NULL, "one Content-Length or one Transfer-Encoding, not more\n")     \
     X(BAD_TEXT, 400, NULL, NULL, "the body must be UTF-8 text without NUL\n")                      \
     X(BAD_ACK, 400, NULL, NULL, "Harvey-Ack: must be local or archive\n")                          \
@@ -34,7 +35,7 @@
     X(TIMEOUT, 408, NULL, NULL, "the request did not arrive in time\n")                            \
     X(BODY_TOO_LARGE, 413, NULL, NULL, "the body may have 1024 bytes\n")                           \
     X(PATH_TOO_LONG, 414, NULL, NULL, "the path may have 2048 bytes\n")                            \
-    X(HEADERS_TOO_LARGE, 431, NULL, NULL, "the headers may have 7 KiB\n")                          \
+    X(HEADERS_TOO_LARGE, 431, NULL, NULL, "the headers take more than 7 KiB\n")                    \
     X(NO_CODING, 501, NULL, NULL, "Transfer-Encoding: only chunked\n")                             \
     X(NO_ACK_ARCHIVE, 501, NULL, NULL, "Harvey-Ack: archive is not supported yet; use local\n")    \
     X(CROWDED, 503, NULL, "1", "too many connections\n")
@@ -68,9 +69,12 @@ enum route_ack { ROUTE_ACK_UNSET, ROUTE_ACK_LOCAL, ROUTE_ACK_ARCHIVE, ROUTE_ACK_
 /* What of a request matters. Start from zero, note each header and argument, then decide. */
 struct route_request {
     const char *method;
-    const char *path;    /* not decoded, without the query */
-    size_t header_bytes; /* first line and headers as received */
-    size_t header_bytes_max;
+    const char *path;        /* not decoded, without the query */
+    bool needs_host;         /* HTTP/1.1 */
+    size_t header_bytes;     /* first line and headers as received */
+    size_t memory_bytes_max; /* what header_bytes and the headers' records may take */
+    unsigned headers;
+    unsigned hosts;
     unsigned content_lengths; /* how many such headers */
     uint64_t content_length;
     unsigned transfer_encodings;
@@ -85,6 +89,9 @@ struct route {
     bool at_once;             /* before the body is read; the connection is closed */
     bool has_body;
 };
+
+/* True when the headers left too little memory for an answer through MHD: answered past it. */
+bool route_is_crammed(const struct route_request *request);
 
 void route_note_header(struct route_request *request, const char *name, const char *value);
 void route_note_argument(struct route_request *request, const char *name, const char *value);
