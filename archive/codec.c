@@ -17,9 +17,9 @@
 
 #define CODEC_LEVEL_MIN 1
 #define CODEC_LEVEL_MAX 19
-#define CODEC_WINDOW_LOG_MAX 23     /* 8 MiB: what a reader must be ready to hold */
-#define CODEC_WIDE_WINDOW_LEVEL 16  /* from here on zstd's own tables come near that */
-#define CODEC_FRAME_HEAD_BYTES 6u   /* magic, descriptor, window descriptor or content size */
+#define CODEC_WINDOW_LOG_MAX 23    /* 8 MiB: what a reader must be ready to hold */
+#define CODEC_WIDE_WINDOW_LEVEL 16 /* from here on zstd's own tables come near that */
+#define CODEC_FRAME_HEAD_BYTES 6u  /* magic, descriptor, window descriptor or content size */
 #define CODEC_DESCRIPTOR_SINGLE 0x20u
 #define CODEC_DESCRIPTOR_RESERVED 0x08u
 #define CODEC_DESCRIPTOR_CHECKSUM 0x04u
@@ -192,8 +192,8 @@ enum rc codec_decoder_create(struct codec_decoder **decoder, struct err *err)
     if (made == NULL || made->piece == NULL || made->context == NULL) {
         rc = err_set(err, RC_NOMEM, "no memory for a zstd decoder");
     } else {
-        size_t result = ZSTD_DCtx_setParameter(made->context, ZSTD_d_windowLogMax,
-                                               CODEC_WINDOW_LOG_MAX);
+        size_t result =
+            ZSTD_DCtx_setParameter(made->context, ZSTD_d_windowLogMax, CODEC_WINDOW_LOG_MAX);
         if (ZSTD_isError(result)) {
             rc = codec_fail(result, RC_INTERNAL, "take a parameter", err);
         }

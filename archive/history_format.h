@@ -87,10 +87,10 @@ RC_MUST_CHECK enum rc generation_birth_decode(const uint8_t *json, size_t count,
                                               struct generation_birth *birth, struct err *err);
 RC_MUST_CHECK enum rc lead_claim_encode(const struct lead_claim *claim, struct buf *json,
                                         struct err *err);
-RC_MUST_CHECK enum rc lead_claim_decode(const uint8_t *json, size_t count,
-                                        struct lead_claim *claim, struct err *err);
-RC_MUST_CHECK enum rc restored_marker_encode(const struct restored_marker *marker,
-                                             struct buf *json, struct err *err);
+RC_MUST_CHECK enum rc lead_claim_decode(const uint8_t *json, size_t count, struct lead_claim *claim,
+                                        struct err *err);
+RC_MUST_CHECK enum rc restored_marker_encode(const struct restored_marker *marker, struct buf *json,
+                                             struct err *err);
 RC_MUST_CHECK enum rc restored_marker_decode(const uint8_t *json, size_t count,
                                              struct restored_marker *marker, struct err *err);
 

@@ -45,8 +45,7 @@ void json_fields_close(struct json_fields *fields)
 void json_fields_fail(struct json_fields *fields, const char *key, const char *problem)
 {
     if (fields->rc == RC_OK) {
-        fields->rc =
-            err_set(fields->err, RC_CORRUPT, "%s: %s: %s", fields->what, key, problem);
+        fields->rc = err_set(fields->err, RC_CORRUPT, "%s: %s: %s", fields->what, key, problem);
     }
 }
 
@@ -175,7 +174,10 @@ json_t *json_fields_new_text(const char *text)
     char plain[1024];
     size_t count = strnlen(text, sizeof plain - 1);
     for (size_t i = 0; i < count; i++) {
-        plain[i] = (unsigned char)text[i] < 0x80 ? text[i] : '?';
+        plain[i] = '?';
+        if ((unsigned char)text[i] < 0x80) {
+            plain[i] = text[i];
+        }
     }
     plain[count] = '\0';
     return json_string(plain);

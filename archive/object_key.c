@@ -170,9 +170,8 @@ static bool key_parse_birth(const char *rest, struct object_key *key)
 static bool key_parse_snapshot(const char *rest, struct object_key *key)
 {
     if (!key_take_u32(&rest, 1, &key->position.wal_no) || !key_take(&rest, "-") ||
-        !key_take_u32(&rest, 0, &key->position.frame_no) ||
-        !key_position_is_valid(key->position) || !key_take(&rest, "-") ||
-        !key_take_tag(&rest, key->tag) || !key_take(&rest, "/")) {
+        !key_take_u32(&rest, 0, &key->position.frame_no) || !key_position_is_valid(key->position) ||
+        !key_take(&rest, "-") || !key_take_tag(&rest, key->tag) || !key_take(&rest, "/")) {
         return false;
     }
     if (strcmp(rest, "complete.json") == 0) {

@@ -120,8 +120,8 @@ void segment_reader_destroy(struct segment_reader *reader)
     }
 }
 
-static enum rc segment_check_name(const struct segment_header *header,
-                                  const struct object_key *key, struct err *err)
+static enum rc segment_check_name(const struct segment_header *header, const struct object_key *key,
+                                  struct err *err)
 {
     struct object_key own;
     char own_text[OBJECT_KEY_BYTES];
@@ -135,8 +135,8 @@ static enum rc segment_check_name(const struct segment_header *header,
     return RC_OK;
 }
 
-static enum rc segment_check_wal_header(const struct segment_header *header,
-                                        const uint8_t *content, struct err *err)
+static enum rc segment_check_wal_header(const struct segment_header *header, const uint8_t *content,
+                                        struct err *err)
 {
     struct wal_header wal;
     enum rc rc = wal_header_decode(content, &wal, err);

@@ -31,9 +31,9 @@
 #define SEGMENT_OBJECT_BYTES_MAX (SEGMENT_CONTENT_BYTES_MAX + (256u << 10))
 
 enum segment_flags {
-    SEGMENT_CONTINUED = 1u << 0,    /* the object ends inside a transaction */
-    SEGMENT_CONTINUES = 1u << 1,    /* it begins inside a transaction */
-    SEGMENT_FIRST = 1u << 2,        /* the first object of its generation: no link */
+    SEGMENT_CONTINUED = 1u << 0, /* the object ends inside a transaction */
+    SEGMENT_CONTINUES = 1u << 1, /* it begins inside a transaction */
+    SEGMENT_FIRST = 1u << 2,     /* the first object of its generation: no link */
 };
 
 struct segment_time {
@@ -50,7 +50,7 @@ struct segment_header {
     uint32_t wal_no;
     uint32_t first_frame_no;
     uint32_t last_frame_no;
-    uint32_t commit_pages;      /* size after the last commit frame in it; 0 = it holds none */
+    uint32_t commit_pages; /* size after the last commit frame in it; 0 = it holds none */
     bool big_endian_checksums;
     struct wal_salts salts;
     struct wal_checksum before; /* rolling checksum before first (frame 1: the WAL header's) */

@@ -50,7 +50,7 @@ enum {
 };
 
 #define HEADER_BYTES(time_count)                                                                   \
-    ((size_t)AT_TIMES + (size_t)(time_count) * TIME_ROW_BYTES + HASH_SHA256_BYTES)
+    ((size_t)AT_TIMES + TIME_ROW_BYTES * (size_t)(time_count) + HASH_SHA256_BYTES)
 
 _Static_assert(AT_CONTENT_SHA256 + HASH_SHA256_BYTES == AT_TIME_COUNT, "no hole behind the hash");
 _Static_assert(HEADER_BYTES(1) == 212, "as docs/archive-format.md says");
@@ -273,7 +273,8 @@ static struct wal_checksum segment_get_checksum(const uint8_t *p)
 
 static struct wal_point segment_get_point(const uint8_t *p)
 {
-    return (struct wal_point){{bytes_get_u32(p), bytes_get_u32(p + 4)}, segment_get_checksum(p + 8)};
+    return (struct wal_point){{bytes_get_u32(p), bytes_get_u32(p + 4)},
+                              segment_get_checksum(p + 8)};
 }
 
 /* The skippable frame around the header: its kind, and how long it is. */
@@ -323,7 +324,8 @@ static enum rc segment_check_frame(const uint8_t *p, size_t header_bytes, struct
     }
     uint32_t number = bytes_get_u32(p + AT_GENERATION_NUMBER);
     if (number < 1 || number > GENERATION_NUMBER_MAX ||
-        (bytes_get_u32(p + AT_WAL_MAGIC) & ~1u) != WAL_MAGIC || bytes_get_u32(p + AT_RESERVED) != 0) {
+        (bytes_get_u32(p + AT_WAL_MAGIC) & ~1u) != WAL_MAGIC ||
+        bytes_get_u32(p + AT_RESERVED) != 0) {
         return err_set(err, RC_CORRUPT, "a field of the WAL object's header is out of range");
     }
     return RC_OK;

@@ -56,9 +56,8 @@ static json_t *snapshot_parts_to_json(const struct snapshot_manifest *manifest)
         const struct snapshot_part *part = &manifest->parts[i];
         char hex[2 * HASH_SHA256_BYTES + 1];
         bytes_to_hex(part->object_sha256, HASH_SHA256_BYTES, hex);
-        json_t *row = json_pack("{s:I, s:I, s:s}", "content_bytes",
-                                (json_int_t)part->content_bytes, "object_bytes",
-                                (json_int_t)part->object_bytes, "sha256", hex);
+        json_t *row = json_pack("{s:I, s:I, s:s}", "content_bytes", (json_int_t)part->content_bytes,
+                                "object_bytes", (json_int_t)part->object_bytes, "sha256", hex);
         if (json_array_append_new(array, row) != 0) {
             json_decref(array);
             array = NULL;
@@ -71,13 +70,13 @@ enum rc snapshot_manifest_encode(const struct snapshot_manifest *manifest, struc
                                  struct err *err)
 {
     size_t start = json->size;
-    json_t *root = json_pack(
-        "{s:i, s:s, s:o, s:s, s:I, s:I, s:I, s:I, s:o}", "format", 1, "generation",
-        manifest->generation.text, "point", json_fields_new_point(&manifest->point), "tag",
-        manifest->tag, "page_size", (json_int_t)manifest->page_size_bytes, "pages",
-        (json_int_t)manifest->database_pages, "unix_ms", (json_int_t)manifest->unix_ms,
-        "completed_unix_ms", (json_int_t)manifest->completed_unix_ms, "parts",
-        snapshot_parts_to_json(manifest));
+    json_t *root =
+        json_pack("{s:i, s:s, s:o, s:s, s:I, s:I, s:I, s:I, s:o}", "format", 1, "generation",
+                  manifest->generation.text, "point", json_fields_new_point(&manifest->point),
+                  "tag", manifest->tag, "page_size", (json_int_t)manifest->page_size_bytes, "pages",
+                  (json_int_t)manifest->database_pages, "unix_ms", (json_int_t)manifest->unix_ms,
+                  "completed_unix_ms", (json_int_t)manifest->completed_unix_ms, "parts",
+                  snapshot_parts_to_json(manifest));
     enum rc rc = json_fields_write(root, json, err);
     if (rc != RC_OK) {
         return rc;
@@ -111,8 +110,8 @@ static uint64_t snapshot_parts_from_json(struct json_fields *fields,
         (void)snprintf(what, sizeof what, "part %zu of a snapshot's manifest", i + 1);
         inner.object = json_array_get(array, i);
         inner.what = what;
-        part.content_bytes = (uint64_t)json_fields_int(&inner, "content_bytes", 1,
-                                                       SNAPSHOT_PART_CONTENT_BYTES_MAX);
+        part.content_bytes =
+            (uint64_t)json_fields_int(&inner, "content_bytes", 1, SNAPSHOT_PART_CONTENT_BYTES_MAX);
         part.object_bytes =
             (uint64_t)json_fields_int(&inner, "object_bytes", 1, PART_OBJECT_BYTES_MAX);
         json_fields_hex(&inner, "sha256", part.object_sha256, HASH_SHA256_BYTES);
@@ -133,8 +132,8 @@ static void snapshot_manifest_from_json(struct json_fields *fields,
     json_fields_point(fields, "point", &manifest->point);
     json_fields_hex(fields, "tag", random, sizeof random);
     bytes_to_hex(random, sizeof random, manifest->tag);
-    manifest->page_size_bytes = (uint32_t)json_fields_int(fields, "page_size", WAL_PAGE_BYTES_MIN,
-                                                          WAL_PAGE_BYTES_MAX);
+    manifest->page_size_bytes =
+        (uint32_t)json_fields_int(fields, "page_size", WAL_PAGE_BYTES_MIN, WAL_PAGE_BYTES_MAX);
     manifest->database_pages = (uint32_t)json_fields_int(fields, "pages", 1, PAGES_MAX);
     manifest->unix_ms = json_fields_int(fields, "unix_ms", 0, JSON_FIELDS_UNIX_MS_MAX);
     manifest->completed_unix_ms =

@@ -127,8 +127,8 @@ enum rc wal_run_check(struct wal_run *run, const uint8_t *frames, size_t frame_c
         if (!wal_salts_equal(header.salts, run->salts)) {
             return err_set(err, RC_CORRUPT, "frame %zu of the run has other salts", i);
         }
-        struct wal_checksum sum = wal_checksum_add(run->sum, run->big_endian_checksums, frame,
-                                                   WAL_FRAME_SUMMED_BYTES);
+        struct wal_checksum sum =
+            wal_checksum_add(run->sum, run->big_endian_checksums, frame, WAL_FRAME_SUMMED_BYTES);
         sum = wal_checksum_add(sum, run->big_endian_checksums, frame + WAL_FRAME_HEADER_BYTES,
                                run->page_size_bytes);
         if (!wal_checksum_equal(sum, header.checksum)) {

@@ -6,13 +6,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define FSIO_FILE_MODE 0644
-#define FSIO_TMP_TRIES_MAX 8 /* of 2^32 names: more than one is taken only if somebody plays tricks */
+#define FSIO_TMP_TRIES_MAX                                                                         \
+    8 /* of 2^32 names: more than one is taken only if somebody plays tricks */
 
 enum rc fsio_fail(struct err *err, const char *what, const char *path)
 {
@@ -55,12 +57,12 @@ enum rc fsio_read_at(int fd, void *bytes, size_t count, uint64_t offset, struct 
         ssize_t n = pread(fd, (uint8_t *)bytes + done, count - done, (off_t)(offset + done));
         if (n == 0) {
             return err_set(err, RC_CORRUPT,
-                           "the file ends at byte %llu, before %zu bytes from %llu on",
-                           (unsigned long long)(offset + done), count, (unsigned long long)offset);
+                           "the file ends at byte %" PRIu64 ", %zu bytes from %" PRIu64
+                           " on were wanted",
+                           offset + done, count, offset);
         }
         if (n < 0 && errno != EINTR) {
-            return err_set_errno(err, RC_IO, "cannot read %zu bytes at %llu", count,
-                                 (unsigned long long)offset);
+            return err_set_errno(err, RC_IO, "cannot read %zu bytes at %" PRIu64, count, offset);
         }
         done += n > 0 ? (size_t)n : 0;
     }
@@ -77,8 +79,7 @@ enum rc fsio_write_at(int fd, const void *bytes, size_t count, uint64_t offset, 
             n = -1;
         }
         if (n < 0 && errno != EINTR) {
-            return err_set_errno(err, RC_IO, "cannot write %zu bytes at %llu", count,
-                                 (unsigned long long)offset);
+            return err_set_errno(err, RC_IO, "cannot write %zu bytes at %" PRIu64, count, offset);
         }
         done += n > 0 ? (size_t)n : 0;
     }

@@ -135,24 +135,15 @@ static const struct fsio_fs {
     enum fsio_fs_kind kind;
     const char *name;
 } fsio_filesystems[] = {
-    {0x0000ef53, FSIO_FS_LOCAL, "ext4"},
-    {0x58465342, FSIO_FS_LOCAL, "xfs"},
-    {0x9123683e, FSIO_FS_LOCAL, "btrfs"},
-    {0x2fc12fc1, FSIO_FS_LOCAL, "zfs"},
-    {0xf2f52010, FSIO_FS_LOCAL, "f2fs"},
-    {0xca451a4e, FSIO_FS_LOCAL, "bcachefs"},
-    {0x3153464a, FSIO_FS_LOCAL, "jfs"},
-    {0x01021994, FSIO_FS_VOLATILE, "tmpfs"},
-    {0x858458f6, FSIO_FS_VOLATILE, "ramfs"},
-    {0x00006969, FSIO_FS_NETWORK, "nfs"},
-    {0x0000517b, FSIO_FS_NETWORK, "smb"},
-    {0xff534d42, FSIO_FS_NETWORK, "cifs"},
-    {0xfe534d42, FSIO_FS_NETWORK, "smb2"},
-    {0x01021997, FSIO_FS_NETWORK, "9p"},
-    {0x65735546, FSIO_FS_NETWORK, "fuse"},
-    {0x786f4256, FSIO_FS_NETWORK, "vboxsf"},
-    {0x00c36400, FSIO_FS_NETWORK, "ceph"},
-    {0x5346414f, FSIO_FS_NETWORK, "afs"},
+    {0x0000ef53, FSIO_FS_LOCAL, "ext4"},      {0x58465342, FSIO_FS_LOCAL, "xfs"},
+    {0x9123683e, FSIO_FS_LOCAL, "btrfs"},     {0x2fc12fc1, FSIO_FS_LOCAL, "zfs"},
+    {0xf2f52010, FSIO_FS_LOCAL, "f2fs"},      {0xca451a4e, FSIO_FS_LOCAL, "bcachefs"},
+    {0x3153464a, FSIO_FS_LOCAL, "jfs"},       {0x01021994, FSIO_FS_VOLATILE, "tmpfs"},
+    {0x858458f6, FSIO_FS_VOLATILE, "ramfs"},  {0x00006969, FSIO_FS_NETWORK, "nfs"},
+    {0x0000517b, FSIO_FS_NETWORK, "smb"},     {0xff534d42, FSIO_FS_NETWORK, "cifs"},
+    {0xfe534d42, FSIO_FS_NETWORK, "smb2"},    {0x01021997, FSIO_FS_NETWORK, "9p"},
+    {0x65735546, FSIO_FS_NETWORK, "fuse"},    {0x786f4256, FSIO_FS_NETWORK, "vboxsf"},
+    {0x00c36400, FSIO_FS_NETWORK, "ceph"},    {0x5346414f, FSIO_FS_NETWORK, "afs"},
     {0x794c7630, FSIO_FS_OVERLAY, "overlay"},
 };
 

@@ -70,7 +70,8 @@ enum rc lockfile_probe(const char *path, struct err *err)
 void lockfile_release(struct lockfile *lock)
 {
     if (lock->fd >= 0) {
-        (void)close(lock->fd); /* the last descriptor of the description: the kernel frees the lock */
+        (void)close(
+            lock->fd); /* the last descriptor of the description: the kernel frees the lock */
         lock->fd = -1;
     }
 }

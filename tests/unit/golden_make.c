@@ -283,13 +283,15 @@ void golden_make(void)
     golden_segment(&source, 1, source.frames_first, &object);
     golden_bad_segments(&object);
     golden_snapshot(&source, &json);
-    golden_bad_json("bad/manifest-corrupt-sizes_do_not_add_up", &json, "\"pages\": ", "\"pages\": 1");
+    golden_bad_json("bad/manifest-corrupt-sizes_do_not_add_up", &json,
+                    "\"pages\": ", "\"pages\": 1");
     golden_bad_json("bad/manifest-corrupt-short_hash", &json, "\"sha256\": \"", "\"sha256\": \"0");
     buf_clear(&json);
     golden_birth(&json);
     golden_bad_json("bad/birth-corrupt-newer_version", &json, "\"format\": 1", "\"format\": 2");
     golden_bad_json("bad/birth-corrupt-unknown_cause", &json, "restored", "rested");
-    golden_bad_json("bad/birth-corrupt-key_twice", &json, "\"window\"", "\"window\": 8, \"window\"");
+    golden_bad_json("bad/birth-corrupt-key_twice", &json, "\"window\"",
+                    "\"window\": 8, \"window\"");
     buf_clear(&json);
     golden_claim(&json);
     golden_bad_json("bad/claim-corrupt-term_zero", &json, "\"term\": 2", "\"term\": 0");

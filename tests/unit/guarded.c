@@ -13,8 +13,8 @@ void guarded_init(struct guarded *guarded, size_t count_max)
     size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
     guarded->room_bytes = (count_max / page_bytes + 1) * page_bytes;
     guarded->map_bytes = guarded->room_bytes + page_bytes;
-    guarded->map = mmap(NULL, guarded->map_bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    guarded->map =
+        mmap(NULL, guarded->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     ASSERT(guarded->map != MAP_FAILED);
     ASSERT(mprotect(guarded->map + guarded->room_bytes, page_bytes, PROT_NONE) == 0);
 }

@@ -64,7 +64,8 @@ void sample_wal_init(struct sample_wal *wal, uint32_t page_size_bytes, bool big_
     bytes_put_u32(p + 12, 5);
     bytes_put_u32(p + 16, wal->salts.salt1);
     bytes_put_u32(p + 20, wal->salts.salt2);
-    struct wal_checksum sum = sample_checksum((struct wal_checksum){0, 0}, big_endian_checksums, p, 24);
+    struct wal_checksum sum =
+        sample_checksum((struct wal_checksum){0, 0}, big_endian_checksums, p, 24);
     sample_put_checksum(p + 24, sum);
     p += WAL_HEADER_BYTES;
     for (uint32_t i = 0; i < frame_count; i++, p += sample_frame_bytes(wal)) {
@@ -74,8 +75,8 @@ void sample_wal_init(struct sample_wal *wal, uint32_t page_size_bytes, bool big_
         bytes_put_u32(p + 12, wal->salts.salt2);
         sample_fill_page(p + WAL_FRAME_HEADER_BYTES, page_size_bytes, seed + i + 1);
         sum = sample_checksum(sum, big_endian_checksums, p, 8);
-        sum = sample_checksum(sum, big_endian_checksums, p + WAL_FRAME_HEADER_BYTES,
-                              page_size_bytes);
+        sum =
+            sample_checksum(sum, big_endian_checksums, p + WAL_FRAME_HEADER_BYTES, page_size_bytes);
         sample_put_checksum(p + 16, sum);
     }
 }

@@ -168,9 +168,10 @@ static void test_codec__same_input_gives_the_same_bytes(void **state)
     buf_init(&again, BIG_BYTES);
     check_ok(codec_encoder_create(3, &other, &err));
     check_ok(codec_encode(encoder, big, 4u << 20, &packed, &err));
-    for (int round = 0; round < 10; round++) { /* a context that has worked before, on other sizes */
+    for (int round = 0; round < 10;
+         round++) { /* a context that has worked before, on other sizes */
         buf_clear(&again);
-        check_ok(codec_encode(other, big + round * 1000, 100000, &again, &err));
+        check_ok(codec_encode(other, big + (size_t)round * 1000, 100000, &again, &err));
         buf_clear(&again);
         check_ok(codec_encode(other, big, 4u << 20, &again, &err));
         assert_int_equal(again.size, packed.size);
@@ -232,8 +233,8 @@ static void test_codec__code_of_the_sink_is_returned(void **state)
     int calls = 0;
     check_ok(codec_encode(encoder, big, 1000000, &packed, &err));
     codec_decode_begin(decoder);
-    check_fails(RC_STOPPED, codec_decode_piece(decoder, packed.data, packed.size, failing_sink,
-                                               &calls, &err));
+    check_fails(RC_STOPPED,
+                codec_decode_piece(decoder, packed.data, packed.size, failing_sink, &calls, &err));
     assert_int_equal(calls, 1);
     check_ok(codec_encode_begin(encoder, 1000, &err));
     check_ok(codec_encode_piece(encoder, big, 1000, failing_sink, &calls, &err)); /* kept inside */

@@ -70,8 +70,7 @@ static void test_err__only_transient_codes_are_retryable(void **state)
 {
     (void)state;
     for (int rc = RC_OK; rc <= RC_STOPPED; rc++) {
-        bool transient =
-            rc == RC_IO || rc == RC_TIMEOUT || rc == RC_UNAVAILABLE || rc == RC_BUSY;
+        bool transient = rc == RC_IO || rc == RC_TIMEOUT || rc == RC_UNAVAILABLE || rc == RC_BUSY;
         assert_int_equal(rc_is_retryable((enum rc)rc), transient);
     }
 }

@@ -199,7 +199,8 @@ static void test_fsio__replace_leaves_old_or_new(void **state)
     check_ok(fsio_replace_file(path, "newer", 5, true, &err));
     check_content("f", "newer");
     assert_int_equal(count_names(), 1);
-    check_fails(RC_NOT_FOUND, fsio_replace_file(scratch_path(&scratch, "no/f"), "x", 1, true, &err));
+    check_fails(RC_NOT_FOUND,
+                fsio_replace_file(scratch_path(&scratch, "no/f"), "x", 1, true, &err));
     /* a directory in its place: the rename fails, and no temporary file is left */
     check_ok(fsio_make_dirs(scratch_path(&scratch, "d/e"), &err));
     check_fails(RC_IO, fsio_replace_file(scratch_path(&scratch, "d"), "x", 1, true, &err));
@@ -374,8 +375,7 @@ static enum rc join_visit(void *arg, const char *name, bool is_dir, struct err *
         return err_set(visit_err, RC_STOPPED, "enough");
     }
     size_t used = strlen(names->text);
-    (void)snprintf(names->text + used, sizeof names->text - used, "%s%s ", name,
-                   is_dir ? "/" : "");
+    (void)snprintf(names->text + used, sizeof names->text - used, "%s%s ", name, is_dir ? "/" : "");
     return RC_OK;
 }
 
@@ -465,8 +465,8 @@ static void test_fsio__finds_the_directory_part(void **state)
 {
     (void)state;
     static const char *const rows[][2] = {
-        {"a/b/c", "a/b"}, {"a", "."},     {"/a", "/"}, {"/", "/"},  {"//", "/"},
-        {"a//b", "a"},    {"a/b/", "a"},  {"", "."},   {"./a", "."}, {"/a/b//", "/a"},
+        {"a/b/c", "a/b"}, {"a", "."},    {"/a", "/"}, {"/", "/"},   {"//", "/"},
+        {"a//b", "a"},    {"a/b/", "a"}, {"", "."},   {"./a", "."}, {"/a/b//", "/a"},
     };
     char dir[16];
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -200,7 +200,8 @@ static void test_history_format__refuses_wrong_births(void **state)
         {"\"format\": 1", "\"format\": 2", "newer"},
         {"\"" ID "\"", "3", "generation"},
         {"\"" PARENT "\"", "null", "go together"},
-        {"{\"wal_no\": 2, \"frame_no\": 9, \"checksum\": \"0000000100000002\"}", "null", "go together"},
+        {"{\"wal_no\": 2, \"frame_no\": 9, \"checksum\": \"0000000100000002\"}", "null",
+         "go together"},
         {"\"" PARENT "\"", "\"" ID "\"", "lower number"},
         {"\"" PARENT "\"", "\"00000004-0123456789abcdef\"", "lower number"},
         {"\"parent\":", "\"parents\":", "parent: is missing"},
@@ -311,7 +312,7 @@ static void test_history_format__foreign_bytes_in_texts_are_replaced(void **stat
 {
     (void)state;
     check_ok(decode_birth(good_birth));
-    (void)snprintf(birth.host, sizeof birth.host, "%s", "caf\xe9");          /* Latin-1 */
+    (void)snprintf(birth.host, sizeof birth.host, "%s", "caf\xe9"); /* Latin-1 */
     (void)snprintf(birth.cause_detail, sizeof birth.cause_detail, "%s", "a \"b\"\n\x01 \xc3\xa9");
     check_ok(generation_birth_encode(&birth, &json, &err));
     check_ok(generation_birth_decode(json.data, json.size, &birth, &err));

@@ -115,8 +115,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_lockfile__second_handle_is_busy, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lockfile__probe_takes_nothing, setup, teardown),
-        cmocka_unit_test_setup_teardown(
-            test_lockfile__other_descriptors_of_the_file_do_not_free_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lockfile__other_descriptors_of_the_file_do_not_free_it,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_lockfile__death_of_the_holder_frees_it, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_lockfile__missing_directory_is_not_found, setup,

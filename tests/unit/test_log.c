@@ -115,7 +115,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_log__writes_one_line, setup, teardown),
         cmocka_unit_test_setup_teardown(test_log__obeys_the_level, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_log__foreign_text_cannot_forge_a_line, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_log__foreign_text_cannot_forge_a_line, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_log__cuts_a_long_line, setup, teardown),
         cmocka_unit_test_setup_teardown(test_log__keeps_errno, setup, teardown),
     };

@@ -38,10 +38,10 @@ static void test_position__refuses_other_ids(void **state)
 {
     (void)state;
     static const char *const texts[] = {
-        "00000000-9f2c41d7a6b0e355", "0000003-9f2c41d7a6b0e355",  "00000003-9F2c41d7a6b0e355",
-        "00000003_9f2c41d7a6b0e355", "00000003-9f2c41d7a6b0e35",  "00000003-9f2c41d7a6b0e3555",
-        " 0000003-9f2c41d7a6b0e355", "+0000003-9f2c41d7a6b0e355", "00000003-9f2c41d7a6b0e35g",
-        ID "/", "x00000003-9f2c41d7a6b0e355",
+        "00000000-9f2c41d7a6b0e355",  "0000003-9f2c41d7a6b0e355",   "00000003-9F2c41d7a6b0e355",
+        "00000003_9f2c41d7a6b0e355",  "00000003-9f2c41d7a6b0e35",   "00000003-9f2c41d7a6b0e3555",
+        " 0000003-9f2c41d7a6b0e355",  "+0000003-9f2c41d7a6b0e355",  "00000003-9f2c41d7a6b0e35g",
+        "00000003-9f2c41d7a6b0e355/", "x00000003-9f2c41d7a6b0e355",
     };
     struct generation_id id = {"untouched"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
@@ -118,9 +118,23 @@ static void test_position__refuses_other_texts(void **state)
 {
     (void)state;
     static const char *const texts[] = {
-        "",          ID,           ID "/",      ID "/3",          ID "/3/",         ID "/3/164/",
-        ID "/3/16x", ID "//164",   ID "/0/1",   ID "/2/0",        ID "/-3/164",     ID "/3/ 164",
-        ID "/3-164", "3/164",      ID " /3/16", ID "/4294967296/1", ID "/3/00000000164",
+        "",
+        ID,
+        "00000003-9f2c41d7a6b0e355/",
+        ID "/3",
+        ID "/3/",
+        ID "/3/164/",
+        ID "/3/16x",
+        ID "//164",
+        ID "/0/1",
+        ID "/2/0",
+        ID "/-3/164",
+        ID "/3/ 164",
+        ID "/3-164",
+        "3/164",
+        ID " /3/16",
+        ID "/4294967296/1",
+        ID "/3/00000000164",
         ID "/3/99999999999999999999",
     };
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {

@@ -297,7 +297,8 @@ static void test_segment__header_asks_for_the_bytes_it_needs(void **state)
     }
     for (size_t count = wanted; count <= object.size; count++) {
         const uint8_t *bytes = guarded_place(&guarded, object.data, count);
-        check_ok(segment_header_decode(bytes, count, read_header, &header_bytes, &need_bytes, &err));
+        check_ok(
+            segment_header_decode(bytes, count, read_header, &header_bytes, &need_bytes, &err));
         assert_int_equal(header_bytes, wanted);
     }
     check_same_header(read_header, header);
@@ -372,13 +373,17 @@ static void test_segment__another_name_is_corrupt(void **state)
     for (int field = 0; field < 7; field++) {
         struct object_key key;
         segment_key(header, &key);
-        key.generation.text[24] = field == 0 ? '0' : key.generation.text[24];
+        if (field == 0) {
+            key.generation.text[24] = '0';
+        }
         key.position.wal_no += field == 1;
         key.position.frame_no += field == 2;
         key.first_frame_no -= field == 3;
         key.unix_ms += field == 4;
         key.term += field == 5;
-        key.tag[0] = field == 6 ? '0' : key.tag[0];
+        if (field == 6) {
+            key.tag[0] = '0';
+        }
         check_fails(RC_CORRUPT, segment_read(reader, &key, object.data, object.size, read_header,
                                              &content, &err));
         check_text(SAMPLE_GENERATION "/wal/0000000002/0000000003-0000000005-");

@@ -149,8 +149,12 @@ static void test_segment_rules__links_inside_a_wal(void **state)
     (void)state;
     static const struct broken rows[] = {
         {16, SEGMENT_FIRST, "first of its generation"},
-        {88, 1, "link"},  {88, 0, "link"},  {92, 1, "link"},
-        {92, 3, "link"},  {96, 7, "link"},  {100, 7, "link"},
+        {88, 1, "link"},
+        {88, 0, "link"},
+        {92, 1, "link"},
+        {92, 3, "link"},
+        {96, 7, "link"},
+        {100, 7, "link"},
     };
     CHECK_ROWS(2, 3, 5, rows);
 }
@@ -175,8 +179,11 @@ static void test_segment_rules__first_of_a_generation(void **state)
 {
     (void)state;
     static const struct broken rows[] = {
-        {16, 0, "first of its generation"}, {88, 1, "no link"},  {92, 1, "no link"},
-        {96, 1, "no link"},                 {100, 1, "no link"},
+        {16, 0, "first of its generation"},
+        {88, 1, "no link"},
+        {92, 1, "no link"},
+        {96, 1, "no link"},
+        {100, 1, "no link"},
     };
     CHECK_ROWS(1, 1, 5, rows);
 }
@@ -185,7 +192,10 @@ static void test_segment_rules__archived_position(void **state)
 {
     (void)state;
     static const struct broken rows[] = {
-        {108, 1, "WAL 0"},     {112, 1, "WAL 0"},  {104, 2, "frame 0"}, {104, 3, "frame 0"},
+        {108, 1, "WAL 0"},
+        {112, 1, "WAL 0"},
+        {104, 2, "frame 0"},
+        {104, 3, "frame 0"},
         {104, UINT32_MAX, "frame 0"},
     };
     CHECK_ROWS(2, 3, 5, rows);
@@ -252,10 +262,14 @@ static void test_segment_rules__frame_around_the_header(void **state)
         uint32_t value;
         const char *text;
     } rows[] = {
-        {0, 0x184d2a50, "not a WAL object"}, {0, 0xfd2fb528, "not a WAL object"},
-        {4, 0, "not a WAL object"},          {4, 211, "not a WAL object"},
-        {4, 65529, "not a WAL object"},      {4, UINT32_MAX, "not a WAL object"},
-        {4, 60000, "cut off"},               {4, 213, "SHA-256"},
+        {0, 0x184d2a50, "not a WAL object"},
+        {0, 0xfd2fb528, "not a WAL object"},
+        {4, 0, "not a WAL object"},
+        {4, 211, "not a WAL object"},
+        {4, 65529, "not a WAL object"},
+        {4, UINT32_MAX, "not a WAL object"},
+        {4, 60000, "cut off"},
+        {4, 213, "SHA-256"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         write_range(2, 3, 5);
@@ -271,7 +285,7 @@ static void test_segment_rules__too_large_a_content(void **state)
     write_range(2, 3, 5);
     bytes_put_u32(object.data + HEAD + 20, 65536);
     bytes_put_u32(object.data + HEAD + 52, 3 + 63); /* 64 frames: 4 MiB and some */
-    bytes_put_u64(object.data + HEAD + 120, 64u * 65560u);
+    bytes_put_u64(object.data + HEAD + 120, UINT64_C(64) * 65560);
     seal();
     check_fails(RC_CORRUPT, read_object());
     check_text("larger than 4 MiB");

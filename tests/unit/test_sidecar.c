@@ -40,7 +40,8 @@ static void test_sidecar__refuses_impossible_paths(void **state)
     check_fails(RC_LIMIT, sidecar_init(sidecar, path, &err));
     path[FSIO_PATH_BYTES - 64] = '\0';
     check_ok(sidecar_init(sidecar, path, &err));
-    assert_int_equal(strlen(sidecar->restored), FSIO_PATH_BYTES - 64 + strlen("-harvey/restored.json"));
+    assert_int_equal(strlen(sidecar->restored),
+                     FSIO_PATH_BYTES - 64 + strlen("-harvey/restored.json"));
     free(sidecar);
 }
 

@@ -157,8 +157,15 @@ static void test_snapshot_format__refuses_wrong_fields(void **state)
 static void test_snapshot_format__refuses_other_texts(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"", "null", "[]", "1", "{}", "{", "{\"format\": 1}",
-                                        "\xff\xfe", "{\"format\": 1, \"a\": \"\\u0000\"}"};
+    static const char *const texts[] = {"",
+                                        "null",
+                                        "[]",
+                                        "1",
+                                        "{}",
+                                        "{",
+                                        "{\"format\": 1}",
+                                        "\xff\xfe",
+                                        "{\"format\": 1, \"a\": \"\\u0000\"}"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         check_fails(RC_CORRUPT, decode(texts[i]));
     }

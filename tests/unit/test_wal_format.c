@@ -65,8 +65,7 @@ static void test_wal_format__checksum_equals_the_published_algorithm(void **stat
     for (int big_endian = 0; big_endian <= 1; big_endian++) {
         for (size_t at = 0; at < 8; at++) { /* also from addresses that are not aligned */
             struct wal_checksum start = {0x01234567, 0x89abcdef};
-            struct wal_checksum fast =
-                wal_checksum_add(start, big_endian != 0, bytes + at, 1024);
+            struct wal_checksum fast = wal_checksum_add(start, big_endian != 0, bytes + at, 1024);
             struct wal_checksum plain = sample_checksum(start, big_endian != 0, bytes + at, 1024);
             assert_true(wal_checksum_equal(fast, plain));
         }
@@ -200,9 +199,9 @@ static void write_real_wal(const struct scratch *scratch, struct buf *bytes, int
                      NULL, NULL, NULL),
         SQLITE_OK);
     check_ok(fsio_read_file(scratch_path(scratch, "a.db-wal"), bytes, &err));
-    assert_int_equal(sqlite3_wal_checkpoint_v2(*db, NULL, SQLITE_CHECKPOINT_PASSIVE, frame_count,
-                                               &checkpointed),
-                     SQLITE_OK);
+    assert_int_equal(
+        sqlite3_wal_checkpoint_v2(*db, NULL, SQLITE_CHECKPOINT_PASSIVE, frame_count, &checkpointed),
+        SQLITE_OK);
 }
 
 static void test_wal_format__reads_what_sqlite_writes(void **state)
