@@ -105,7 +105,7 @@ static enum rc lead_meet_bad_frame(struct lead *lead, struct err *err)
     log_error("leader", "a bad frame in the WAL, it is not shipped: %s", err->text);
     segmenter_drop_open_transaction(&lead->segmenter);
     (void)snprintf(lead->alarm, sizeof lead->alarm,
-                   "a foreign program wrote a bad WAL frame; a new generation begins: %s", err->text);
+                   "a foreign program wrote a bad WAL frame; a new generation begins: %.400s", err->text);
     lead->capture = CAPTURE_BAD_FRAME;
     return lead_cut(lead, err);
 }

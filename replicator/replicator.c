@@ -39,6 +39,7 @@
 #define HEARTBEAT_STALE_MS 2000
 
 struct replicator {
+    struct replicator_config own_config; /* the caller's may be gone; its strings are borrowed */
     const struct replicator_config *config;
     struct sidecar sidecar;
     struct spool spool;
@@ -353,7 +354,8 @@ enum rc replicator_create(const struct replicator_config *config, struct replica
     if (r == NULL) {
         return err_set(err, RC_NOMEM, "no memory for the replicator");
     }
-    r->config = config;
+    r->own_config = *config;
+    r->config = &r->own_config;
     r->leader_lock = (struct lockfile)LOCKFILE_INIT;
     r->state.fd = -1;
     r->role = ROLE_STARTING;

@@ -108,7 +108,7 @@ struct replicator_status {
 
 struct replicator;
 
-/* Makes the object and the folder beside the database. RC_IO, RC_DENIED, RC_INVALID, RC_NOMEM. */
+/* Makes the object and the folder beside the database. `config` is copied, its strings are borrowed. RC_IO, RC_DENIED, RC_INVALID, RC_NOMEM. */
 RC_MUST_CHECK enum rc replicator_create(const struct replicator_config *config,
                                         struct replicator **replicator, struct err *err);
 void replicator_destroy(struct replicator *replicator); /* stopped, or never started; NULL is legal */

@@ -457,7 +457,7 @@ static void ship_note_result(struct shipper *s, enum rc rc, const struct err *er
         }
         bool down = now - s->failing_since_ms >= SHIP_DOWN_AFTER_MS || !rc_is_retryable(rc);
         s->view.store_state = down ? STORE_DOWN : STORE_RETRYING;
-        (void)snprintf(s->view.store_error, sizeof s->view.store_error, "%s", err->text);
+        (void)snprintf(s->view.store_error, sizeof s->view.store_error, "%.250s", err->text);
         s->look_needed = s->look_needed || down;
     }
     if (before == s->view.store_state) {
