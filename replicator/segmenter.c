@@ -91,7 +91,7 @@ static enum rc segmenter_emit(struct segmenter *s, uint32_t count, struct wal_ch
     bool ends_on_commit = s->commit_frame_no == h->first_frame_no + count - 1;
     h->last_frame_no = h->first_frame_no + count - 1;
     h->after = after;
-    h->link = s->link;
+    h->link = s->first_of_generation ? (struct wal_point){{0, 0}, {0, 0}} : s->link;
     h->commit_pages = s->commit_frame_no != 0 ? s->commit_pages : 0;
     h->flags = (s->first_of_generation ? SEGMENT_FIRST : 0u) |
                (s->inside_transaction ? SEGMENT_CONTINUES : 0u) |
