@@ -59,21 +59,22 @@ void clk_format_rfc3339(int64_t unix_ms, char text[CLK_RFC3339_BYTES])
     }
     time_t when = (time_t)seconds;
     struct tm parts;
-    if (gmtime_r(&when, &parts) == NULL) {
+    char day[24]; /* years of up to eight digits; strftime says 0 when it does not fit */
+    if (gmtime_r(&when, &parts) == NULL ||
+        strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%S", &parts) == 0) {
         (void)snprintf(text, CLK_RFC3339_BYTES, "(unix_ms %lld)", (long long)unix_ms);
         return;
     }
-    char day[24];
-    (void)strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%S", &parts);
     (void)snprintf(text, CLK_RFC3339_BYTES, "%s.%03dZ", day, (int)ms);
 }
 
 static enum rc clk_parse_fail(const char *text, struct err *err)
 {
-    return err_set(err, RC_INVALID,
-                   "\"%.60s\" is not a time; expected RFC 3339, for example 2026-11-24T18:00:00Z or "
-                   "2026-11-24T18:00:00.250+01:00",
-                   text);
+    return err_set(
+        err, RC_INVALID,
+        "\"%.60s\" is not a time; expected RFC 3339, for example 2026-11-24T18:00:00Z or "
+        "2026-11-24T18:00:00.250+01:00",
+        text);
 }
 
 /* Parses what follows the seconds: an optional fraction (into *ms), then the zone (into *offset_s). */
@@ -122,9 +123,9 @@ enum rc clk_parse_rfc3339(const char *text, int64_t *unix_ms, struct err *err)
     memset(&parts, 0, sizeof parts);
     char separator = 0;
     int used = 0;
-    int fields = sscanf(text, "%4d-%2d-%2d%c%2d:%2d:%2d%n", &parts.tm_year, &parts.tm_mon,
-                        &parts.tm_mday, &separator, &parts.tm_hour, &parts.tm_min, &parts.tm_sec,
-                        &used);
+    int fields =
+        sscanf(text, "%4d-%2d-%2d%c%2d:%2d:%2d%n", &parts.tm_year, &parts.tm_mon, &parts.tm_mday,
+               &separator, &parts.tm_hour, &parts.tm_min, &parts.tm_sec, &used);
     if (fields != 7 || used != 19 || (separator != 'T' && separator != 't' && separator != ' ')) {
         return clk_parse_fail(text, err);
     }
@@ -134,10 +135,10 @@ enum rc clk_parse_rfc3339(const char *text, int64_t *unix_ms, struct err *err)
     parts = given;
     time_t seconds = timegm(&parts);
     bool leap_second = given.tm_sec == 60; /* RFC 3339 allows it; timegm carries it over */
-    bool same_day = leap_second || (parts.tm_year == given.tm_year && parts.tm_mon == given.tm_mon &&
-                                    parts.tm_mday == given.tm_mday &&
-                                    parts.tm_hour == given.tm_hour &&
-                                    parts.tm_min == given.tm_min && parts.tm_sec == given.tm_sec);
+    bool same_day =
+        leap_second || (parts.tm_year == given.tm_year && parts.tm_mon == given.tm_mon &&
+                        parts.tm_mday == given.tm_mday && parts.tm_hour == given.tm_hour &&
+                        parts.tm_min == given.tm_min && parts.tm_sec == given.tm_sec);
     int ms = 0;
     int offset_s = 0;
     if (!same_day || !clk_parse_tail(text + used, &ms, &offset_s)) {
