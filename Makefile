@@ -170,6 +170,11 @@ test: ## unit and black-box tests; ends with `N passed, N failed`
 	@$(MAKE) -s -j$(JOBS) build unit-build
 	@minio/build.sh || test -z "$$CI"
 	@$(RUN) $B:unit $B:replay $B:demo $B:integration
+.PHONY: test-compose
+test-compose: ## the README's disaster story on containers and natively (tests/compose)
+	@.ci/deps test
+	@$(MAKE) -s -j$(JOBS) build
+	@tests/run.sh $B:compose
 check: ## test, and sanitizers, valgrind, slow suites, compose
 	@.ci/deps check
 	@$(MAKE) -s -j$(JOBS) build unit-build
