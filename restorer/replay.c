@@ -15,8 +15,7 @@ struct replay {
     size_t segment_count;
     bool has_neighbour;
     struct chain_ends neighbour; /* of the object delivered before */
-    bool is_link_bad;            /* each of two neighbours is right, but they do not fit together */
-    size_t bad_index;
+    struct replay_verdict verdict;
     void (*tick)(void *arg);
     void *tick_arg;
 };
@@ -93,13 +92,16 @@ static enum rc replay_check(struct replay *replay, size_t index,
     enum rc rc = RC_OK;
     if (replay->has_neighbour && replay->is_backward) {
         rc = chain_check_next(&here, &replay->neighbour, err);
-        replay->is_link_bad = rc != RC_OK;
+        replay->verdict.fault = rc != RC_OK ? REPLAY_FAULT_LINK : REPLAY_FAULT_OBJECT;
     } else if (replay->has_neighbour) {
         rc = chain_check_next(&replay->neighbour, &here, err);
     }
     if (rc == RC_OK) {
         rc =
             replay_check_point(header, content, &replay->plan->manifest.point, "the snapshot", err);
+        if (rc != RC_OK) {
+            replay->verdict.fault = REPLAY_FAULT_SNAPSHOT;
+        }
     }
     if (rc == RC_OK && index == replay->plan->cut.index && !replay->plan->cut.is_snapshot) {
         rc = replay_check_point(header, content, &replay->plan->cut.point, "the plan", err);
@@ -164,17 +166,18 @@ static enum rc replay_all(struct replay *replay, struct fetch *fetch, struct err
         .arg = replay,
     };
     size_t failed_task = 0;
-    replay->is_link_bad = false;
+    replay->verdict.fault = REPLAY_FAULT_OBJECT;
     enum rc rc = fetch_run(fetch, &job, &failed_task, err);
     if (rc != RC_OK) {
-        replay->bad_index =
-            replay_index_of(replay, failed_task) + (replay->is_link_bad && replay->is_backward);
+        bool is_behind = replay->is_backward && replay->verdict.fault == REPLAY_FAULT_LINK;
+        replay->verdict.bad_index = replay_index_of(replay, failed_task) + (is_behind ? 1 : 0);
     }
     return rc;
 }
 
 enum rc replay_run(const struct plan *plan, struct fetch *fetch, struct apply *apply,
-                   void (*tick)(void *arg), void *tick_arg, size_t *bad_index, struct err *err)
+                   void (*tick)(void *arg), void *tick_arg, struct replay_verdict *verdict,
+                   struct err *err)
 {
     struct replay replay = {
         .plan = plan,
@@ -186,7 +189,7 @@ enum rc replay_run(const struct plan *plan, struct fetch *fetch, struct apply *a
         .tick_arg = tick_arg,
     };
     enum rc rc = replay_all(&replay, fetch, err);
-    *bad_index = replay.bad_index;
+    *verdict = replay.verdict;
     if (rc == RC_OK) {
         FAILPOINT("restore_wal_applied");
     }
@@ -203,7 +206,7 @@ enum rc replay_find_first_bad(const struct plan *plan, struct fetch *fetch, size
     };
     enum rc rc = replay_all(&replay, fetch, err);
     if (rc == RC_CORRUPT) {
-        *bad_index = replay.bad_index;
+        *bad_index = replay.verdict.bad_index;
         rc = RC_OK;
     }
     return rc;

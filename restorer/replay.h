@@ -19,13 +19,25 @@
 
 #include <stddef.h>
 
+/* What RC_CORRUPT was about. */
+enum replay_fault {
+    REPLAY_FAULT_OBJECT,   /* run.segments[bad_index] is damaged */
+    REPLAY_FAULT_LINK,     /* it is sound, but does not go on from the one before it */
+    REPLAY_FAULT_SNAPSHOT, /* the snapshot does not lie on this chain */
+};
+
+struct replay_verdict {
+    enum replay_fault fault;
+    size_t bad_index;
+};
+
 /*
- * Writes what the plan's objects hold. `tick` (may be NULL) as in struct fetch_job. RC_CORRUPT: the
- * object plan->run.segments[*bad_index] is damaged or does not continue the one before it.
+ * Writes what the plan's objects hold. `tick` (may be NULL) as in struct fetch_job. After RC_CORRUPT
+ * `verdict` says where and why.
  */
 RC_MUST_CHECK enum rc replay_run(const struct plan *plan, struct fetch *fetch, struct apply *apply,
-                                 void (*tick)(void *arg), void *tick_arg, size_t *bad_index,
-                                 struct err *err);
+                                 void (*tick)(void *arg), void *tick_arg,
+                                 struct replay_verdict *verdict, struct err *err);
 
 /*
  * Checks, from the front and without writing, the plan's objects before *bad_index, which is known

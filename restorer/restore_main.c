@@ -49,6 +49,7 @@ static void start_signal_thread(struct stop *stop)
     (void)sigaddset(&signals, SIGHUP);
     ASSERT(pthread_sigmask(SIG_BLOCK, &signals, NULL) == 0);
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error like a full disk */
     ASSERT(pthread_create(&thread, NULL, signal_thread_main, stop) == 0);
     ASSERT(pthread_detach(thread) == 0); /* it lives as long as the process */
 }

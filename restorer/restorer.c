@@ -207,13 +207,53 @@ static void restore_fill_result(struct restore *restore)
     (void)snprintf(result->note, sizeof result->note, "%s", plan->remark);
 }
 
+/* The frames. *snapshot_is_damaged: it does not lie on this chain, an older one may. */
+static enum rc restore_write_wal(struct restore *restore, struct apply *apply,
+                                 bool *snapshot_is_damaged, struct err *err)
+{
+    struct plan *plan = &restore->plan;
+    struct replay_verdict verdict;
+    restore_begin_phase(restore, "wal", plan->segment_object_bytes);
+    enum rc rc = replay_run(plan, restore->fetch, apply, restore_tick, restore, &verdict, err);
+    if (rc == RC_CORRUPT && verdict.fault == REPLAY_FAULT_SNAPSHOT) {
+        *snapshot_is_damaged = true;
+    } else if (rc == RC_CORRUPT && plan->cut.is_snapshot) {
+        /* Nothing of that object is wanted: it would only have shown where the snapshot belongs. */
+        plan_remark(plan, "the WAL object at the snapshot's position is damaged");
+        restore_fill_result(restore);
+        rc = RC_OK;
+    } else if (rc == RC_CORRUPT) {
+        restore_name_last_good(restore, verdict.bad_index);
+    }
+    fetch_release_buffers(restore->fetch);
+    return rc;
+}
+
+/* SQLite's check, while the disk writes. */
+static enum rc restore_check_and_sync(struct restore *restore, const struct apply *apply,
+                                      struct err *err)
+{
+    struct verify *verify = NULL;
+    struct err sync_err = ERR_INIT;
+    restore_begin_phase(restore, "integrity", 0);
+    enum rc rc = verify_start(restore->target.temp, restore->request->integrity, &verify, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    enum rc sync_rc = apply_sync(apply, &sync_err);
+    rc = verify_finish(verify, &restore->cancel, restore_tick, restore, err);
+    if (rc == RC_OK && sync_rc != RC_OK) {
+        *err = sync_err;
+        rc = sync_rc;
+    }
+    return rc;
+}
+
 /* Writes the database file of the plan. *snapshot_is_damaged: an older snapshot may serve. */
 static enum rc restore_write(struct restore *restore, bool *snapshot_is_damaged, struct err *err)
 {
     const struct plan *plan = &restore->plan;
     struct apply apply;
-    struct verify *verify = NULL;
-    size_t bad_index = 0;
     enum rc rc = target_check_space(&restore->target, restore->result->database_bytes, err);
     if (rc != RC_OK) {
         return rc;
@@ -221,12 +261,7 @@ static enum rc restore_write(struct restore *restore, bool *snapshot_is_damaged,
     rc = apply_init(&apply, restore->target.fd, restore->target.temp,
                     plan->manifest.page_size_bytes, plan->cut.commit_pages, err);
     if (rc == RC_OK) {
-        restore_begin_phase(restore, "wal", plan->segment_object_bytes);
-        rc = replay_run(plan, restore->fetch, &apply, restore_tick, restore, &bad_index, err);
-        if (rc == RC_CORRUPT) {
-            restore_name_last_good(restore, bad_index);
-        }
-        fetch_release_buffers(restore->fetch);
+        rc = restore_write_wal(restore, &apply, snapshot_is_damaged, err);
     }
     if (rc == RC_OK) {
         restore_begin_phase(restore, "snapshot", plan->part_object_bytes);
@@ -237,17 +272,7 @@ static enum rc restore_write(struct restore *restore, bool *snapshot_is_damaged,
         rc = apply_set_size(&apply, err);
     }
     if (rc == RC_OK) {
-        restore_begin_phase(restore, "integrity", 0);
-        rc = verify_start(restore->target.temp, restore->request->integrity, &verify, err);
-    }
-    if (rc == RC_OK) { /* the disk writes while SQLite reads */
-        struct err sync_err = ERR_INIT;
-        enum rc sync_rc = apply_sync(&apply, &sync_err);
-        rc = verify_finish(verify, &restore->cancel, restore_tick, restore, err);
-        if (rc == RC_OK && sync_rc != RC_OK) {
-            *err = sync_err;
-            rc = sync_rc;
-        }
+        rc = restore_check_and_sync(restore, &apply, err);
     }
     apply_deinit(&apply);
     return rc;

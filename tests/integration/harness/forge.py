@@ -159,8 +159,16 @@ class Story:
         return self._note(pass_ms)
 
     def _note(self, pass_ms):
-        wal = Wal(self._wal_bytes())
         before = self.commits[-1]
+        data = self._wal_bytes()
+        if not data:
+            return before
+        wal = Wal(data)
+        done = self.done.get(self.wal_no)
+        if done is not None:  # after a reset: the next WAL begins with the first frame in it
+            if wal.salts == done.salts:
+                return before
+            self.wal_no += 1
         frame_no = len(wal.frames)
         if before.position == (self.wal_no, frame_no):
             return before
@@ -184,16 +192,16 @@ class Story:
 
     def reset(self):
         """Backfills; the next commit begins a new WAL with other salts."""
+        if self.wal_no in self.done or not self.commits[-1].frame_no:
+            return
         self.done[self.wal_no] = Wal(self._wal_bytes())
         busy, log, done = self.db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         assert busy == 0 and log == done
-        self.wal_no += 1
 
     def end(self):
         """Keeps the last WAL and closes; wal() goes on working."""
-        data = self._wal_bytes()
-        if data:
-            self.done[self.wal_no] = Wal(data)
+        if self.wal_no not in self.done and self.commits[-1].frame_no:
+            self.done[self.wal_no] = Wal(self._wal_bytes())
         self.db.close()
         return self
 

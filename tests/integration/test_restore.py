@@ -1,0 +1,827 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Goal: what `restore` gives is, byte for byte, what SQLite itself makes of the same frames, at every
+commit and at no other place; and every refusal has its exit status, its words, and leaves nothing.
+
+Method: no server. A real SQLite database lives (harness/forge.py keeps what its file held after every
+commit), its -wal files are cut into objects by an independent writer of docs/archive-format.md, and
+bin/restore runs on that archive.
+"""
+
+import fcntl
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import struct
+import subprocess
+import time
+from datetime import datetime, timezone
+
+import pytest
+
+from harness import env
+from harness.archive import DirectoryArchive
+from harness.forge import BASE_UNIX_MS, Forge, Story, cut_anywhere, cut_at_commits, point_of
+from harness.process import clean_environment
+from harness.restoring import restore_argv, run_restore
+
+F_OFD_SETLK = 37
+
+
+def rfc3339(unix_ms):
+    moment = datetime.fromtimestamp(unix_ms // 1000, timezone.utc)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{unix_ms % 1000:03d}Z"
+
+
+def lively(story, rng, commits, wals=1, sizes=(10, 3000)):
+    """Inserts, updates, deletes, small and large transactions."""
+    per_wal = max(1, commits // wals)
+    for number in range(commits):
+        if number and number % per_wal == 0 and number // per_wal < wals:
+            story.reset()
+        statements = []
+        for _ in range(rng.choice((1, 1, 1, 5, 30))):
+            what = rng.random()
+            if what < 0.7:
+                statements.append(("INSERT INTO test(value) VALUES(?)",
+                                   (rng.randbytes(rng.randint(*sizes)),)))
+            elif what < 0.85:
+                statements.append(("UPDATE test SET value=? WHERE id % 7=?",
+                                   (rng.randbytes(40), rng.randrange(7))))
+            else:
+                statements.append(("DELETE FROM test WHERE id % 5=?", (rng.randrange(5),)))
+        story.run(*statements, pass_ms=rng.choice((1, 5, 100, 2000)))
+    return story
+
+
+class Stage:
+    """One story in one archive, and restores from it."""
+
+    def __init__(self, scene):
+        self.scene = scene
+        self.archive = DirectoryArchive(scene.path("archive"))
+        self.archive.path.mkdir()
+        self.forge = Forge(self.archive)
+
+    def story(self, **options):
+        return Story(self.scene.path("story"), **options)
+
+    def run(self, *options, target=None, **settings):
+        if target is None:
+            folder = self.scene.path("out")
+            folder.mkdir()
+            target = folder / "r.db"
+        return run_restore(self.archive, target, *options, **settings)
+
+    def gives(self, commit, *options):
+        """This restore succeeds and gives exactly that commit."""
+        result = self.run(*options).expect(0)
+        assert result.positions()[0][1:] == commit.position, (commit.position, result.describe())
+        assert result.target.read_bytes() == commit.data, f"{commit.position}: other bytes"
+        assert result.left_behind() == [result.target.name, f"{result.target.name}-harvey/restored.json"]
+        return result
+
+    def refuses(self, code, *options, words=()):
+        result = self.run(*options)
+        assert result.code == code, result.describe()
+        assert not result.left_behind(), result.left_behind()
+        assert len(result.stderr.splitlines()) == 1, result.describe()
+        for word in words:
+            assert word.lower() in result.stderr.lower(), (word, result.describe())
+        return result
+
+
+@pytest.fixture
+def stage(scene):
+    return Stage(scene)
+
+
+def simple(stage, commits=12, wals=2, seed=7, cuts=None, snapshot_at=0, **options):
+    """A story, all shipped, one snapshot. Gives (story, generation)."""
+    story = lively(stage.story(**options), random.Random(seed), commits, wals).end()
+    generation = stage.forge.generation(page_size=story.page_size)
+    generation.claim(1, "11111111")
+    generation.ship(story, cuts or cut_at_commits())
+    base = story.commits[snapshot_at]
+    generation.snapshot(base.data, point_of(story, base), base.unix_ms)
+    return story, generation
+
+
+# ---- every commit, and nothing but commits ----
+
+@pytest.mark.parametrize("page_size", [512, 1024, 4096, 65536])
+def test_restore__every_commit(stage, page_size):
+    """Objects cut anywhere, also inside transactions; several WALs; two snapshots."""
+    rng = random.Random(stage.scene.seed)
+    sizes = (10, 3000) if page_size < 65536 else (10, 40000)
+    story = lively(stage.story(page_size=page_size), rng, 24, 3, sizes).end()
+    generation = stage.forge.generation(page_size=page_size)
+    generation.claim(1, "11111111")
+    generation.ship(story, cut_anywhere(rng.random()))
+    for base in (story.commits[0], story.commits[len(story.commits) // 2]):
+        generation.snapshot(base.data, point_of(story, base), base.unix_ms, part_bytes=3 * page_size)
+    for commit in story.commits:
+        stage.gives(commit, "--to-position", f"{generation.id}/{commit.wal_no}/{commit.frame_no}")
+    stage.gives(story.commits[-1], "--to-latest")
+
+
+def test_restore__between_commits_is_refused_and_the_advice_works(stage):
+    rng = random.Random(stage.scene.seed)
+    story = lively(stage.story(), rng, 8, 2).end()
+    generation = stage.forge.generation()
+    generation.claim(1, "11111111")
+    generation.ship(story, cut_anywhere(3))
+    generation.snapshot(story.commits[0].data, point_of(story, story.commits[0]), BASE_UNIX_MS)
+    by_position = {commit.position: commit for commit in story.commits}
+    tried = 0
+    for wal_no in story.wals():
+        frames = len(story.wal(wal_no).frames)
+        for frame_no in list(range(1, frames + 1)) + [frames + 1, frames + 100000]:
+            if (wal_no, frame_no) in by_position or (tried > 40 and frame_no <= frames):
+                continue
+            tried += 1
+            before = max(p for p in by_position if p < (wal_no, frame_no))
+            result = stage.refuses(4, "--to-position", f"{generation.id}/{wal_no}/{frame_no}",
+                                   words=["--to-position"])
+            assert result.positions()[-1] == (generation.id, *before), result.describe()
+    assert tried > 10
+    advice = result.stderr.split("--to-position ")[1].split()[0]
+    stage.gives(by_position[before], "--to-position", advice)
+
+
+def test_restore__to_time(stage):
+    """The last commit at or before it: at each commit's moment, a ms before and a ms after."""
+    rng = random.Random(stage.scene.seed)
+    story = lively(stage.story(), rng, 20, 3).end()
+    generation = stage.forge.generation()
+    generation.claim(1, "11111111")
+    generation.ship(story, cut_at_commits(4))
+    for number in (0, 7, 15):
+        base = story.commits[number]
+        generation.snapshot(base.data, point_of(story, base), base.unix_ms)
+    for before, commit in zip(story.commits, story.commits[1:]):
+        stage.gives(commit, "--to-time", rfc3339(commit.unix_ms))
+        stage.gives(before, "--to-time", rfc3339(commit.unix_ms - 1))
+    stage.gives(story.commits[-1], "--to-time", rfc3339(story.commits[-1].unix_ms + 10**9))
+    stage.gives(story.commits[0], "--to-time", rfc3339(story.commits[0].unix_ms))
+    stage.refuses(4, "--to-time", rfc3339(story.commits[0].unix_ms - 1), words=["nothing"])
+
+
+def test_restore__time_inside_a_pass(stage):
+    """A row of the time table is a capture pass: what it took was committed at or before its time,
+    when exactly is unknown; so a time between two rows gives the earlier one."""
+    story = stage.story()
+    for number in range(6):
+        story.run(("INSERT INTO test(value) VALUES(?)", (number,)))
+    story.end()
+    generation = stage.forge.generation()
+    wal = story.wal(1)
+    ends = [commit.frame_no for commit in story.commits]
+    generation.segment(wal, 1, 1, ends[-1], [(ends[3], 2000 + BASE_UNIX_MS),
+                                             (ends[6], 9000 + BASE_UNIX_MS)], None)
+    generation.snapshot(story.commits[0].data, ((1, 0), (0, 0)), BASE_UNIX_MS)
+    for offset, number in ((0, 0), (1999, 0), (2000, 3), (8999, 3), (9000, 6), (99999, 6)):
+        stage.gives(story.commits[number], "--to-time", rfc3339(BASE_UNIX_MS + offset))
+
+
+def test_restore__snapshot_alone(stage):
+    """No WAL object at all: a generation that has just begun."""
+    story = stage.story().end()
+    generation = stage.forge.generation()
+    generation.snapshot(story.commits[0].data, ((1, 0), (0, 0)), BASE_UNIX_MS)
+    stage.gives(story.commits[0], "--to-latest")
+    stage.gives(story.commits[0], "--to-position", f"{generation.id}/1/0")
+
+
+def test_restore__snapshot_inside_a_wal_and_at_its_end(stage):
+    rng = random.Random(1)
+    story = lively(stage.story(), rng, 12, 2).end()
+    generation = stage.forge.generation()
+    generation.ship(story, cut_at_commits(3))
+    last_of_first = [commit for commit in story.commits if commit.wal_no == 1][-1]
+    for base in (story.commits[3], last_of_first, story.commits[-1]):
+        generation.snapshot(base.data, point_of(story, base), base.unix_ms)
+        stage.gives(story.commits[-1], "--to-latest")
+        stage.gives(base, "--to-position", f"{generation.id}/{base.wal_no}/{base.frame_no}")
+
+
+def test_restore__big_endian_checksums(stage):
+    """A WAL written on a machine of the other kind."""
+    story = lively(stage.story(), random.Random(2), 10).end()
+    story.done = {number: wal.with_big_endian_checksums() for number, wal in story.done.items()}
+    generation = stage.forge.generation()
+    generation.ship(story, cut_anywhere(5))
+    generation.snapshot(story.commits[0].data, ((1, 0), (0, 0)), BASE_UNIX_MS)
+    for commit in story.commits:
+        stage.gives(commit, "--to-position", f"{generation.id}/{commit.wal_no}/{commit.frame_no}")
+
+
+def test_restore__a_database_that_shrinks_and_grows(stage):
+    """auto_vacuum and VACUUM: the last commit's size is the file's."""
+    rng = random.Random(3)
+    story = stage.story(auto_vacuum=1)
+    for _ in range(3):
+        for _ in range(3):
+            story.run(*[("INSERT INTO test(value) VALUES(?)", (rng.randbytes(2000),))
+                        for _ in range(60)])
+        story.run("DELETE FROM test WHERE id % 3")
+        story.reset()
+        story.run("DELETE FROM test")
+        story.vacuum()
+    story.end()
+    sizes = [len(commit.data) for commit in story.commits]
+    assert max(sizes) > 20 * min(sizes)
+    generation = stage.forge.generation()
+    generation.ship(story, cut_at_commits(2))
+    largest = story.commits[sizes.index(max(sizes))]
+    for base in (story.commits[0], largest):
+        generation.snapshot(base.data, point_of(story, base), base.unix_ms, part_bytes=1 << 16)
+    for commit in story.commits:
+        result = stage.run("--to-position", f"{generation.id}/{commit.wal_no}/{commit.frame_no}")
+        same_pages(result.expect(0).target, commit, story.page_size)
+
+
+def same_pages(path, commit, page):
+    """Equal but for pages that are free and were never written: their content means nothing."""
+    data = path.read_bytes()
+    assert len(data) == len(commit.data)
+    different = {at // page + 1 for at in range(0, len(data), page)
+                 if data[at:at + page] != commit.data[at:at + page]}
+    assert different <= free_pages(data, page), f"{commit.position}: pages {sorted(different)}"
+
+
+def free_pages(data, page):
+    found, trunk = set(), struct.unpack(">I", data[32:36])[0]
+    while trunk:
+        body = data[(trunk - 1) * page:trunk * page]
+        following, count = struct.unpack(">2I", body[:8])
+        found |= set(struct.unpack(f">{count}I", body[8:8 + 4 * count]))
+        trunk = following
+    return found
+
+
+def test_restore__ends_inside_a_transaction(stage):
+    """The rest of a large transaction never arrived: its first objects must not be applied."""
+    rng = random.Random(4)
+    story = lively(stage.story(), rng, 5).end()
+    story_commits = list(story.commits)
+    wal = story.wal(1)
+    last = max(wal.commits)
+    before = sorted(wal.commits)[-2]
+    assert last - before > 3 or last > 20
+    for cut in range(before + 1, last):
+        generation = stage.forge.generation(number=cut)
+        link = None
+        generation.segment(wal, 1, 1, before, [(before, story_commits[-2].unix_ms)], link)
+        link = ((1, before), wal.sums[before])
+        middle = (before + 1 + cut) // 2
+        for first, end in ((before + 1, middle), (middle + 1, cut)):
+            if first <= end:
+                generation.segment(wal, 1, first, end, [(end, story_commits[-1].unix_ms)], link)
+                link = ((1, end), wal.sums[end])
+        generation.snapshot(story_commits[0].data, ((1, 0), (0, 0)), BASE_UNIX_MS)
+        stage.gives(story_commits[-2], "--to-latest")
+
+
+def test_restore__many_small_and_few_large_objects(stage):
+    """More objects than may be under way at once, some near the size cap; --jobs 1 and many."""
+    rng = random.Random(5)
+    story = stage.story()
+    for number in range(150):
+        story.run(("INSERT INTO test(value) VALUES(?)", (rng.randbytes(30),)))
+        if number % 50 == 49:
+            story.run(*[("INSERT INTO test(value) VALUES(?)", (rng.randbytes(9000),))
+                        for _ in range(600)])
+    story.end()
+
+    def cuts(wal_no, frames, commits):
+        ends, last = [], 0
+        for commit in commits:
+            while commit - last > 1000:
+                last += 1000
+                ends.append(last)
+            ends.append(commit)
+            last = commit
+        return ends
+    generation = stage.forge.generation()
+    generation.ship(story, cuts)
+    generation.snapshot(story.commits[0].data, ((1, 0), (0, 0)), BASE_UNIX_MS)
+    assert max(os.path.getsize(stage.archive.path / key) for key in generation.segments) > 3 << 20
+    for jobs in (1, 2, 32):
+        stage.gives(story.commits[-1], "--to-latest", "--jobs", jobs)
+
+
+# ---- damage ----
+
+def damaged(data, rng):
+    """Ways to spoil an object; None removes it."""
+    place = rng.randrange(len(data))
+    flipped = bytearray(data)
+    flipped[place] ^= 1 << rng.randrange(8)
+    return [None, b"", data[:rng.randrange(len(data))], bytes(flipped), data + b"x",
+            bytes(len(data))]
+
+
+def test_restore__every_object_spoiled(stage):
+    """Never a wrong database: exit 4 with a last good position that can be had, or (objects that
+    this restore does not need, an older snapshot that serves) the whole."""
+    rng = random.Random(stage.scene.seed)
+    story, generation = simple(stage, commits=14, wals=3, cuts=cut_at_commits(2))
+    base = story.commits[5]
+    generation.snapshot(base.data, point_of(story, base), base.unix_ms, part_bytes=8192)
+    by_position = {commit.position: commit for commit in story.commits}
+    codes = {0: 0, 4: 0}
+    for key in stage.archive.keys():
+        data = stage.archive.get(key)
+        for spoiled in damaged(data, rng):
+            if spoiled is None:
+                stage.archive.delete(key)
+            else:
+                stage.forge.put(key, spoiled)
+            result = stage.run("--to-latest")
+            codes[result.code] = codes.get(result.code, 0) + 1
+            what = f"{key} ({len(spoiled or b'')} of {len(data)} bytes): {result.describe()}"
+            assert result.code in (0, 4), what
+            if result.code == 0:
+                position = result.positions()[0][1:]
+                assert result.target.read_bytes() == by_position[position].data, what
+                unknowable = spoiled is None and key == generation.segments[-1]  # it just ends before
+                assert position == story.commits[-1].position or unknowable or (
+                    "left out" in result.stderr), what
+            else:
+                assert not result.left_behind(), what
+                if "--to-position" in result.stderr:
+                    advice = result.stderr.split("--to-position ")[1].split()[0]
+                    again = stage.run("--to-position", advice)
+                    assert again.code == 0, f"{what}\n{again.describe()}"
+                    position = again.positions()[0][1:]
+                    assert again.target.read_bytes() == by_position[position].data, what
+                else:
+                    assert "no good position" in result.stderr, what
+            stage.forge.put(key, data)
+    print(codes)
+    assert codes[4] > 10 and codes[0] > 5
+
+
+def test_restore__last_good_is_the_commit_before_the_first_damage(stage):
+    """Two spoiled objects: the position named lies before the first of them, although the last is
+    looked at first."""
+    story, generation = simple(stage, commits=16, wals=1)
+    keys = generation.segments
+    for number in (5, 11):
+        stage.forge.put(keys[number], stage.archive.get(keys[number])[:-9])
+    result = stage.refuses(4, "--to-latest")
+    assert result.positions()[-1][1:] == story.commits[5].position, result.describe()
+    stage.gives(story.commits[5], "--to-position", f"{generation.id}/1/{story.commits[5].frame_no}")
+
+
+def test_restore__spoiled_snapshot_an_older_one_serves(stage):
+    story, generation = simple(stage, commits=12, wals=2)
+    base = story.commits[6]
+    folder = generation.snapshot(base.data, point_of(story, base), base.unix_ms, part_bytes=8192)
+    part = f"{folder}/part-{2:010d}.db.zst"
+    for name in (part, f"{folder}/complete.json"):
+        data = stage.archive.get(name)
+        for spoiled in (data[:-1], bytes(len(data)), None):
+            if spoiled is None:
+                stage.archive.delete(name)
+            else:
+                stage.forge.put(name, spoiled)
+            result = stage.gives(story.commits[-1], "--to-latest")
+            if spoiled is not None:
+                assert "snapshot is damaged" in result.stderr, result.describe()
+        stage.forge.put(name, data)
+
+
+def test_restore__objects_that_lie(stage):
+    """Well-formed objects, their hashes right, that belong to another history."""
+    story = lively(stage.story(), random.Random(6), 9).end()
+    other = lively(stage.story(), random.Random(8), 9).end()
+    wal, foreign = story.wal(1), other.wal(1)
+    ends = [commit.frame_no for commit in story.commits]
+    lies = {
+        "another link": dict(link=((1, ends[3]), (1, 2))),
+        "another link's frame": dict(link=((1, ends[3] - 1), wal.sums[ends[3]])),
+        "another before": dict(before=(3, 4)),
+        "other salts": dict(salts=(5, 6)),
+        "frames of another WAL": dict(wal=foreign),
+    }
+    for number, (what, lie) in enumerate(lies.items(), 1):
+        archive = Stage(stage.scene)
+        generation = archive.forge.generation(number=number)
+        zero = story.commits[0]
+        generation.snapshot(zero.data, ((1, 0), (0, 0)), BASE_UNIX_MS)
+        generation.segment(wal, 1, 1, ends[3], [(ends[3], BASE_UNIX_MS + 1)], None)
+        liar = lie.get("wal", wal)
+        change = {name: value for name, value in lie.items() if name not in ("wal", "link")}
+        last = min(ends[5], len(liar.frames))
+        generation.segment(liar, 1, ends[3] + 1, last, [(last, BASE_UNIX_MS + 2)],
+                           lie.get("link", ((1, ends[3]), wal.sums[ends[3]])), **change)
+        generation.segment(wal, 1, last + 1, ends[8], [(ends[8], BASE_UNIX_MS + 3)],
+                           ((1, last), wal.sums[last]))
+        result = archive.refuses(4, "--to-latest")
+        assert result.positions()[-1][1:] == story.commits[3].position, (what, result.describe())
+
+
+def test_restore__a_snapshot_of_another_history(stage):
+    """The chain's checksum at the snapshot's frame is not the manifest's."""
+    story, generation = simple(stage, commits=10, wals=1)
+    base = story.commits[4]
+    generation.snapshot(base.data, (base.position, (1, 2)), base.unix_ms)
+    position = f"{generation.id}/1/{base.frame_no}"
+    for commit, options in ((story.commits[-1], ["--to-latest"]), (base, ["--to-position", position])):
+        result = stage.gives(commit, *options)  # an older one serves
+        assert "another history" in result.stderr, result.describe()
+    for key in stage.archive.keys():
+        if f"{0:010d}-5a5a5a5a" in key:
+            stage.archive.delete(key)
+    stage.refuses(4, "--to-latest", words=["another history"])
+    stage.refuses(4, "--to-position", position, words=["another history"])
+
+
+def test_restore__the_database_itself_is_damaged(stage):
+    """What was archived is no sound database: the check says so, and can be left out."""
+    story = lively(stage.story(), random.Random(9), 5).end()
+    data = bytearray(story.commits[-1].data)
+    data[2 * story.page_size:2 * story.page_size + 200] = bytes(200)
+    generation = stage.forge.generation()
+    generation.snapshot(bytes(data), ((1, 0), (0, 0)), BASE_UNIX_MS)
+    stage.refuses(4, "--to-latest", words=["integrity_check", "--integrity none"])
+    result = stage.run("--to-latest", "--integrity", "none").expect(0)
+    assert result.target.read_bytes() == data
+
+
+# ---- holes, forks, generations ----
+
+def holed(stage, missing, archived, window=8):
+    story = lively(stage.story(), random.Random(10), 14).end()
+    generation = stage.forge.generation(window=window)
+    generation.snapshot(story.commits[0].data, ((1, 0), (0, 0)), BASE_UNIX_MS)
+    wal, link, first = story.wal(1), None, 1
+    for number, commit in enumerate(story.commits[1:], 1):
+        last = commit.frame_no
+        if number not in missing:
+            point = point_of(story, story.commits[archived]) if 0 < archived < number else None
+            generation.segment(wal, 1, first, last, [(last, commit.unix_ms)], link, archived=point)
+        link, first = ((1, last), wal.sums[last]), last + 1
+    return story, generation
+
+
+def test_restore__hole_that_a_crash_left(stage):
+    story, generation = holed(stage, missing={10, 12}, archived=9)
+    result = stage.gives(story.commits[9], "--to-latest")
+    assert "left out" in result.stderr, result.describe()
+    result = stage.run("--to-latest", "--json").expect(0)
+    assert result.json()["left_out"]
+    commit = story.commits[13]
+    result = stage.refuses(4, "--to-position", f"{generation.id}/1/{commit.frame_no}")
+    assert result.positions()[-1][1:] == story.commits[9].position
+
+
+def test_restore__hole_that_no_crash_leaves(stage):
+    """The objects behind it say that it was archived; or there are too many of them."""
+    for missing, archived, window in (({10}, 11, 8), ({3}, 0, 8)):
+        one = Stage(stage.scene)
+        story, generation = holed(one, missing, archived, window)
+        good = story.commits[min(missing) - 1]
+        result = one.refuses(4, "--to-latest")
+        assert result.positions()[-1] == (generation.id, *good.position), result.describe()
+        one.gives(good, "--to-position", f"{generation.id}/1/{good.frame_no}")
+        one.gives(story.commits[1], "--to-time", rfc3339(story.commits[1].unix_ms))
+        one.refuses(4, "--to-time", rfc3339(story.commits[-1].unix_ms))
+        listing = one.run("--list").expect(0)
+        assert "hole" in listing.stdout.lower()
+
+
+def two_generations(stage, second_parent=None, **second):
+    story, one = simple(stage, commits=6, wals=1, seed=11)
+    end = story.commits[-1]
+    later = Story(stage.scene.path("story"), base=end.data, unix_ms=end.unix_ms + 60000)
+    lively(later, random.Random(12), 4).end()
+    two = stage.forge.generation(number=2, tail=2, parent=second_parent or one.id,
+                                 parent_point=point_of(story, end), cause="restored",
+                                 unix_ms=end.unix_ms + 60000, **second)
+    two.ship(later, cut_at_commits())
+    return story, one, later, two
+
+
+def test_restore__generations_follow_each_other(stage):
+    """The newest with a complete snapshot is the latest; a time belongs to the one that was live."""
+    story, one, later, two = two_generations(stage)
+    result = stage.gives(story.commits[-1], "--to-latest")
+    assert "left out" in result.stderr and two.id in result.stderr, result.describe()
+    two.snapshot(later.commits[0].data, ((1, 0), (0, 0)), later.commits[0].unix_ms)
+    result = stage.gives(later.commits[-1], "--to-latest")
+    assert "left out" not in result.stderr
+    stage.gives(story.commits[-1], "--to-latest", "--generation", one.id)
+    for part in (story, later):
+        for commit in part.commits:
+            stage.gives(commit, "--to-time", rfc3339(commit.unix_ms))
+    stage.gives(story.commits[-1], "--to-time", rfc3339(later.commits[0].unix_ms - 1))
+    stage.refuses(3, "--to-latest", "--generation", "00000007-0123456789abcdef", words=[two.id])
+
+
+def test_restore__fork_needs_a_choice(stage):
+    story, one, later, two = two_generations(stage)
+    two.snapshot(later.commits[0].data, ((1, 0), (0, 0)), later.commits[0].unix_ms)
+    end = story.commits[-1]
+    other = Story(stage.scene.path("story"), base=end.data, unix_ms=end.unix_ms + 70000)
+    lively(other, random.Random(13), 4).end()
+    three = stage.forge.generation(number=3, tail=3, parent=one.id, cause="restored",
+                                   parent_point=point_of(story, end), unix_ms=end.unix_ms + 70000)
+    three.ship(other, cut_at_commits())
+    three.snapshot(other.commits[0].data, ((1, 0), (0, 0)), other.commits[0].unix_ms)
+    words = [f"--generation {two.id}", f"--generation {three.id}"]
+    stage.refuses(4, "--to-latest", words=words)
+    stage.refuses(4, "--to-time", rfc3339(other.unix_ms), words=words)
+    stage.gives(later.commits[-1], "--to-latest", "--generation", two.id)
+    stage.gives(other.commits[-1], "--to-latest", "--generation", three.id)
+    stage.gives(story.commits[3], "--to-time", rfc3339(story.commits[3].unix_ms))
+    listing = stage.run("--list").expect(0)
+    assert "fork" in listing.stdout.lower()
+    assert len(stage.run("--list", "--json").expect(0).json()["fork"]) == 2
+
+
+def test_restore__superseded_generation_is_no_fork(stage):
+    story, one, later, two = two_generations(stage)
+    two.snapshot(later.commits[0].data, ((1, 0), (0, 0)), later.commits[0].unix_ms)
+    end = story.commits[-1]
+    three = stage.forge.generation(number=3, tail=3, parent=one.id, cause="fork",
+                                   supersedes=[two.id], parent_point=point_of(story, end),
+                                   unix_ms=end.unix_ms + 70000)
+    three.snapshot(end.data, ((1, 0), (0, 0)), end.unix_ms + 70000)
+    stage.gives_data = stage.run("--to-latest").expect(0)
+    assert stage.gives_data.positions()[0] == (three.id, 1, 0)
+
+
+def test_restore__empty_archive(stage):
+    stage.refuses(3, "--to-latest", words=["empty"])
+    stage.refuses(3, "--list", words=["empty"])
+    generation = stage.forge.generation()
+    generation.claim(1, "11111111")
+    stage.refuses(3, "--to-latest", words=["no complete snapshot"])
+    gone = DirectoryArchive(stage.scene.path("missing"))
+    folder = stage.scene.path("out")
+    folder.mkdir()
+    run_restore(gone, folder / "r.db").expect(3)
+    assert not list(folder.iterdir())
+
+
+# ---- the target ----
+
+def test_restore__target_in_the_way(stage):
+    simple(stage)
+    for name in ("r.db", "r.db-wal", "r.db-shm", "r.db-journal"):
+        folder = stage.scene.path("there")
+        folder.mkdir()
+        (folder / name).write_bytes(b"precious")
+        result = stage.run("--to-latest", target=folder / "r.db").expect(5)
+        assert "--replace" in result.stderr and name in result.stderr
+        assert [path.name for path in folder.iterdir()] == [name]
+        result = stage.run("--to-latest", "--replace", "--json", target=folder / "r.db").expect(0)
+        assert open(result.json()["moved_aside"], "rb").read() == b"precious"
+    missing = stage.scene.dir / "no" / "such"
+    stage.run("--to-latest", target=stage.scene.dir / "r.db").expect(0)
+    done = subprocess.run(restore_argv(missing / "r.db", "--to-latest"), capture_output=True,
+                          text=True, env=clean_environment(**stage.archive.environment()),
+                          check=False)
+    assert done.returncode == 7 and str(missing) in done.stderr
+
+
+def test_restore__live_server(stage):
+    simple(stage)
+    folder = stage.scene.path("live")
+    (folder / "r.db-harvey").mkdir(parents=True)
+    with open(folder / "r.db-harvey" / "leader.lock", "w", encoding="ascii") as lock:
+        fcntl.fcntl(lock, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+        for option in (), ("--replace",):
+            result = stage.run("--to-latest", *option, target=folder / "r.db").expect(5)
+            assert "live server" in result.stderr
+    stage.run("--to-latest", target=folder / "r.db").expect(0)
+
+
+def test_restore__marker(stage):
+    """restored.json says what the next start compares: the file's identity, the archive's end."""
+    story, generation = simple(stage)
+    commit = story.commits[3]
+    result = stage.gives(commit, "--to-position",
+                         f"{generation.id}/{commit.wal_no}/{commit.frame_no}")
+    marker = json.loads((result.target.parent / "r.db-harvey" / "restored.json").read_text())
+    stat = result.target.stat()
+    end = story.commits[-1]
+
+    def point(of):
+        (wal_no, frame_no), (s1, s2) = point_of(story, of)
+        return {"wal_no": wal_no, "frame_no": frame_no, "checksum": f"{s1:08x}{s2:08x}"}
+    assert marker["archive"] == stage.archive.url
+    assert marker["generation"] == marker["newest_generation"] == generation.id
+    assert marker["point"] == point(commit) and marker["newest_end"] == point(end)
+    assert marker["newest_term"] == 1
+    assert (marker["inode"], marker["size_bytes"], marker["mtime_ns"]) == (
+        str(stat.st_ino), stat.st_size, stat.st_mtime_ns)
+
+
+def test_restore__full_disk(stage):
+    """A limit on the file's size stands for it: exit 7, nothing stays."""
+    story, _ = simple(stage)
+    assert len(story.commits[-1].data) > 20000
+    folder = stage.scene.path("full")
+    folder.mkdir()
+    done = subprocess.run(["sh", "-c", 'ulimit -f 16; exec "$@"', "sh",
+                           *restore_argv(folder / "r.db", "--to-latest")], capture_output=True,
+                          text=True, env=clean_environment(**stage.archive.environment()),
+                          check=False)
+    assert done.returncode == 7, (done.returncode, done.stderr)
+    assert len(done.stderr.splitlines()) == 1 and not list(folder.iterdir())
+
+
+def big(stage):
+    """Takes long enough to be interrupted."""
+    generation = stage.forge.generation()
+    path = stage.scene.path("big")
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE test(id INTEGER PRIMARY KEY, value)")
+    db.execute("CREATE INDEX by_value ON test(value)")
+    db.execute("WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n WHERE x<60000) "
+               "INSERT INTO test(value) SELECT hex(randomblob(100)) FROM n")
+    db.commit()
+    db.close()
+    generation.snapshot(path.read_bytes(), ((1, 0), (0, 0)), BASE_UNIX_MS, part_bytes=1 << 18)
+    return path.read_bytes()
+
+
+def test_restore__signals_leave_nothing(stage):
+    data = big(stage)
+    folder = stage.scene.path("out")
+    folder.mkdir()
+    argv = restore_argv(folder / "r.db", "--to-latest")
+    environment = clean_environment(**stage.archive.environment())
+    ends = set()
+    for number in range(14):
+        process = subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE,
+                                   stdout=subprocess.DEVNULL, text=True)
+        time.sleep(stage.scene.random.uniform(0.0, 0.25))  # the random moment itself
+        process.send_signal((signal.SIGTERM, signal.SIGINT)[number % 2])
+        said = process.communicate()[1]
+        ends.add(process.returncode)
+        if process.returncode == 0:
+            assert (folder / "r.db").read_bytes() == data
+            shutil.rmtree(folder)
+            folder.mkdir()
+        elif process.returncode == 1:
+            assert "interrupted" in said and len(said.splitlines()) == 1, said
+            assert not list(folder.iterdir()), list(folder.iterdir())
+        else:
+            assert process.returncode < 0, (process.returncode, said)  # before it took signals
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert 1 in ends, ends
+
+
+def test_restore__killed_and_run_again(stage):
+    """kill -9 at any moment: no database, or the whole one with its marker; the next run sweeps."""
+    data = big(stage)
+    folder = stage.scene.path("out")
+    folder.mkdir()
+    argv = restore_argv(folder / "r.db", "--to-latest")
+    environment = clean_environment(**stage.archive.environment())
+    left = 0
+    for _ in range(14):
+        process = subprocess.Popen(argv, env=environment, stderr=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL)
+        time.sleep(stage.scene.random.uniform(0.0, 0.3))  # the random moment itself
+        process.kill()
+        process.wait()
+        if (folder / "r.db").exists():
+            assert (folder / "r.db").read_bytes() == data
+            assert (folder / "r.db-harvey" / "restored.json").exists()
+            shutil.rmtree(folder)
+            folder.mkdir()
+        else:
+            left += any(".restoring-" in path.name for path in folder.iterdir())
+    if not (folder / "r.db").exists():
+        stage.run("--to-latest", target=folder / "r.db").expect(0)
+    assert sorted(path.name for path in folder.iterdir()) == ["r.db", "r.db-harvey"]
+    print(f"{left} of 14 kills left a temporary file")
+
+
+def test_restore__killed_at_each_step(stage):
+    """The flavour with failpoints: dies at each named step, then runs through."""
+    binary = env.hooks_program("restore")
+    if binary is None:
+        env.cannot_run("no restore with test hooks: `make FLAVOUR=hooks build`, or HARVEY_HOOKS_BIN")
+    story, _ = simple(stage)
+    for replace in (False, True):
+        for step in ("restore_part_written", "restore_wal_applied", "restore_marker_written",
+                     "restore_renamed"):
+            folder = stage.scene.path("out")
+            folder.mkdir()
+            if replace:
+                (folder / "r.db").write_bytes(b"precious")
+                (folder / "r.db-harvey").mkdir()
+            argv = [binary, "--to-latest", "-o", str(folder / "r.db"), "--replace"]
+            variables = clean_environment(**stage.archive.environment())
+            done = subprocess.run(argv, env={**variables, "HARVEY_TEST_FAILPOINT": f"{step}:1"},
+                                  capture_output=True, check=False)
+            assert done.returncode == -9, (step, done)
+            there = (folder / "r.db").exists() and (folder / "r.db").read_bytes()
+            assert there in (False, b"precious", story.commits[-1].data), step
+            if there == story.commits[-1].data:
+                assert (folder / "r.db-harvey" / "restored.json").exists()
+            done = subprocess.run(argv, env=variables, capture_output=True, check=False)
+            assert done.returncode == 0, done
+            assert (folder / "r.db").read_bytes() == story.commits[-1].data
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            assert not replace or any(path.read_bytes() == b"precious" for path in files)
+            assert not any(".restoring-" in path.name for path in folder.iterdir())
+
+
+def test_restore__spool_beside_the_target_is_told(stage):
+    """The database file is gone, its spool is not: what lies there is not in the archive."""
+    story, generation = simple(stage, commits=8, wals=1)
+    last = generation.segments[-1]
+    folder = stage.scene.path("out")
+    spool = folder / "r.db-harvey" / "spool"
+    path = spool / last
+    path.parent.mkdir(parents=True)
+    path.write_bytes(stage.archive.get(last))
+    result = stage.run("--to-latest", target=folder / "r.db").expect(0)
+    assert "spool" not in result.stderr
+    (folder / "r.db").unlink()
+    stage.archive.delete(last)
+    result = stage.run("--to-latest", target=folder / "r.db").expect(0)
+    assert "left out" in result.stderr and "spool" in result.stderr, result.describe()
+    assert path.exists() and result.target.read_bytes() == story.commits[-2].data
+
+
+# ---- what it says ----
+
+def test_restore__summary_and_json(stage):
+    story, generation = simple(stage)
+    commit = story.commits[-1]
+    text = f"{generation.id}/{commit.wal_no}/{commit.frame_no}"
+    result = stage.run("--to-latest").expect(0)
+    assert text in result.stdout and rfc3339(commit.unix_ms) in result.stdout
+    assert not result.stderr
+    told = stage.run("--to-latest", "--json").expect(0).json()
+    assert told["ok"] and told["position"] == text and told["commit_unix_ms"] == commit.unix_ms
+    assert told["database_bytes"] == len(commit.data) and told["left_out"] is None
+    quiet = stage.run("--to-latest", "--quiet").expect(0)
+    assert not quiet.text
+    plan = stage.run("--to-latest", "--dry-run", "--json").expect(0)
+    assert plan.json()["position"] == text and not plan.left_behind()
+    assert plan.json()["objects"] == told["objects"]
+    assert plan.json()["object_bytes"] == told["object_bytes"]
+    wrong = stage.run("--to-position", f"{generation.id}/9/9", "--json").expect(4).json()
+    assert not wrong["ok"] and wrong["error"]["code"] == "corrupt"
+    assert wrong["last_good"]["position"] == text and text in wrong["last_good"]["command"]
+
+
+def test_restore__list(stage):
+    story, generation = simple(stage)
+    incomplete = story.commits[2]
+    generation.snapshot(incomplete.data, point_of(story, incomplete), BASE_UNIX_MS, complete=False)
+    listing = stage.run("--list").expect(0)
+    assert generation.id in listing.stdout and "latest" in listing.stdout
+    assert "not complete" in listing.stdout
+    tree = stage.run("--list", "--json").expect(0).json()
+    one = tree["generations"][0]
+    assert one["latest"] and one["end"]["kind"] == "clean"
+    assert one["end"]["position"].endswith("/{}/{}".format(*story.commits[-1].position))
+    assert [s["complete"] for s in one["snapshots"]] == [True, False]
+    assert one["ranges"][0]["objects"] == len(generation.segments)
+
+
+def test_restore__progress_on_a_terminal(stage):
+    """A bar on a terminal, gone at the end; none in a pipe."""
+    big(stage)
+    folder = stage.scene.path("out")
+    folder.mkdir()
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(restore_argv(folder / "r.db", "--to-latest"), stderr=theirs,
+                               stdout=subprocess.DEVNULL,
+                               env=clean_environment(**stage.archive.environment()))
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 4096)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(ours)
+    assert process.wait() == 0
+    assert b"snapshot" in shown and shown.endswith(b"\r\x1b[K"), shown[-200:]
+
+
+def test_restore__odd_file_names(stage):
+    story, _ = simple(stage)
+    for name in ("with space.db", "a?b#c%41.db", "uml\u00e4ut", "-dash.db"):
+        folder = stage.scene.path("out")
+        folder.mkdir()
+        result = stage.run("--to-latest", "--json", target=folder / name).expect(0)
+        assert result.target.read_bytes() == story.commits[-1].data and result.json()["ok"]
