@@ -13,6 +13,7 @@
 #define LEAD_POLL_MS 100           /* a foreign writer is noticed that late at most */
 #define LEAD_PASS_EVERY_MS 50      /* marks move, and checkpoints go on, while the store is slow */
 #define LEAD_HOUSEKEEP_MS 1000
+#define LEAD_HOUSEKEEP_NEW_MS 20   /* until a generation has its first snapshot */
 #define LEAD_PUBLISH_MS 20
 #define LEAD_TROUBLE_PAUSE_MS 200
 #define LEAD_TROUBLE_LOG_MS 5000
@@ -326,7 +327,9 @@ static enum rc lead_round(struct lead *lead, int64_t *sleep_ms, bool *for_commit
     if (rc == RC_OK) {
         rc = lead_maintain(lead, err);
     }
-    if (rc == RC_OK && clk_monotonic_ms() - lead->last_housekeep_ms >= LEAD_HOUSEKEEP_MS) {
+    bool is_new = lead->capture == CAPTURE_ON && lead->archived.position.wal_no == 0;
+    int64_t every_ms = is_new ? LEAD_HOUSEKEEP_NEW_MS : LEAD_HOUSEKEEP_MS;
+    if (rc == RC_OK && clk_monotonic_ms() - lead->last_housekeep_ms >= every_ms) {
         rc = lead_housekeep(lead, err);
         lead->last_housekeep_ms = clk_monotonic_ms();
     }
