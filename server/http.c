@@ -49,11 +49,16 @@ void http_ring_enter(struct http_ring *ring, struct http_conn *conn)
     ring->prev = &conn->ring;
 }
 
-/* The connection that has been in the ring for longest, or NULL. Its ring is its first member. */
-static struct http_conn *ring_oldest(struct http_ring *ring)
+struct http_conn *http_ring_conn(struct http_ring *at)
 {
     _Static_assert(offsetof(struct http_conn, ring) == 0, "a ring's address is its connection's");
-    return ring->next == ring ? NULL : (struct http_conn *)(void *)ring->next;
+    return (struct http_conn *)(void *)at;
+}
+
+/* The connection that has been in the ring for longest, or NULL. */
+static struct http_conn *ring_oldest(struct http_ring *ring)
+{
+    return ring->next == ring ? NULL : http_ring_conn(ring->next);
 }
 
 static struct http_ring *ring_of(struct http *http, enum http_state state)
@@ -371,45 +376,6 @@ int http_timeout_ms(struct http *http)
     }
     int most_ms = http->linger.count > 0 ? HTTP_LINGERING_WAIT_MS : HTTP_WAIT_MS;
     return timeout_ms > (unsigned)most_ms ? most_ms : (int)timeout_ms;
-}
-
-/* Ends a request that MHD still reads: answers, and lets MHD see the end of the stream. */
-static void cut(struct http_conn *conn, enum route_answer answer)
-{
-    http_answer_raw(conn, answer);
-    (void)shutdown(conn->fd, SHUT_RDWR);
-}
-
-void http_sweep(struct http *http, int64_t now_ms)
-{
-    int64_t request_ms = (int64_t)http->config.request_timeout_s * 1000;
-    int64_t idle_ms = (int64_t)http->config.idle_timeout_s * 1000;
-    struct http_conn *conn;
-    http->now_ms = now_ms;
-    while ((conn = ring_oldest(&http->receiving)) != NULL && now_ms - conn->since_ms > request_ms) {
-        cut(conn, ROUTE_TIMEOUT);
-        http_ring_leave(&conn->ring);
-    }
-    /* MHD closes what sends nothing; what outlives that sends its headers byte by byte. */
-    for (struct http_ring *at = http->idle.next; at != &http->idle; at = at->next) {
-        conn = (struct http_conn *)(void *)at;
-        if (now_ms - conn->since_ms <= idle_ms + request_ms) {
-            break;
-        }
-        if (!conn->cut) {
-            cut(conn, ROUTE_TIMEOUT);
-        }
-    }
-    for (struct http_ring *at = http->waiting.next; at != &http->waiting; at = at->next) {
-        conn = (struct http_conn *)(void *)at;
-        if (now_ms - conn->since_ms <= idle_ms / 2) {
-            break;
-        }
-        if (!conn->no_timeout) { /* a slow disk: MHD must not close before the answer */
-            conn->no_timeout = true;
-            (void)MHD_set_connection_option(conn->connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
-        }
-    }
 }
 
 /* ---- drain ---- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * http_internal: what http.c (daemon, connections, drain) and http_request.c (one request from its
- * headers to its answer) share. Nobody else includes it.
+ * http_internal: what http.c (daemon, connections, drain), http_request.c (one request from its
+ * headers to its answer) and http_sweep.c (deadlines) share. Nobody else includes it.
  */
 #ifndef HARVEY_SERVER_HTTP_INTERNAL_H
 #define HARVEY_SERVER_HTTP_INTERNAL_H
@@ -87,6 +87,7 @@ struct http {
 
 void http_ring_init(struct http_ring *ring);
 void http_ring_leave(struct http_ring *ring); /* legal when alone */
+struct http_conn *http_ring_conn(struct http_ring *at);
 void http_ring_enter(struct http_ring *ring, struct http_conn *conn);
 
 /* Moves the connection to a state and its ring. */

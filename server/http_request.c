@@ -399,5 +399,4 @@ void http_answer_raw(struct http_conn *conn, enum route_answer answer)
         ssize_t sent = send(conn->fd, bytes, (size_t)count, MSG_NOSIGNAL | MSG_DONTWAIT);
         (void)sent; /* the client may be gone */
     }
-    conn->cut = true;
 }
