@@ -343,6 +343,9 @@ def test_restore__every_object_spoiled(stage):
             result = stage.run("--to-latest")
             codes[result.code] = codes.get(result.code, 0) + 1
             what = f"{key} ({len(spoiled or b'')} of {len(data)} bytes): {result.describe()}"
+            if spoiled is None and key.startswith("generations/"):
+                assert result.code == 3, what  # the only birth: nothing says that there is more
+                continue
             assert result.code in (0, 4), what
             if result.code == 0:
                 position = result.positions()[0][1:]
@@ -360,7 +363,7 @@ def test_restore__every_object_spoiled(stage):
                     assert again.target.read_bytes() == by_position[position].data, what
                 else:
                     assert "no good position" in result.stderr, what
-            stage.forge.put(key, data)
+        stage.forge.put(key, data)
     print(codes)
     assert codes[4] > 10 and codes[0] > 5
 

@@ -97,6 +97,8 @@ class Load:
         want = len(self.ledger.acks) + count
         deadline = time.monotonic() + limit_s
         while len(self.ledger.acks) < want:
+            if not any(server.is_alive() for server in self.servers):
+                self.servers[0].check_alive()
             assert time.monotonic() < deadline, (
                 f"{len(self.ledger.acks)} of {want} rows after {limit_s} s; "
                 f"errors end: {self.ledger.errors[-3:]}")
