@@ -9,6 +9,30 @@
 #define FORMAT_VERSION 1
 #define CHECKSUM_BYTES 8
 
+/*
+ * jansson says "syntax error" where memory ends inside a text, and can even go on without a part of
+ * it. So its allocations are watched: whatever it answers after one failed is RC_NOMEM. Set before
+ * any thread starts; it wraps what is there, so other users of jansson see no difference.
+ */
+static json_malloc_t json_fields_inner_malloc;
+static _Thread_local bool json_fields_memory_ended;
+
+static void *json_fields_malloc(size_t count)
+{
+    void *bytes = json_fields_inner_malloc(count);
+    if (bytes == NULL) {
+        json_fields_memory_ended = true;
+    }
+    return bytes;
+}
+
+__attribute__((constructor)) static void json_fields_watch_memory(void)
+{
+    json_free_t inner_free = NULL;
+    json_get_alloc_funcs(&json_fields_inner_malloc, &inner_free);
+    json_set_alloc_funcs(json_fields_malloc, inner_free);
+}
+
 enum rc json_fields_open(struct json_fields *fields, const uint8_t *json, size_t count,
                          size_t count_max, const char *what, struct err *err)
 {
@@ -19,11 +43,14 @@ enum rc json_fields_open(struct json_fields *fields, const uint8_t *json, size_t
         return fields->rc;
     }
     json_error_t where;
+    json_fields_memory_ended = false;
     fields->object = json_loadb((const char *)json, count, JSON_REJECT_DUPLICATES, &where);
+    if (json_fields_memory_ended) {
+        fields->rc = err_set(err, RC_NOMEM, "no memory to read %s of %zu bytes", what, count);
+        return fields->rc;
+    }
     if (fields->object == NULL) {
-        bool no_memory = json_error_code(&where) == json_error_out_of_memory;
-        fields->rc = err_set(err, no_memory ? RC_NOMEM : RC_CORRUPT, "%s: line %d: %.150s", what,
-                             where.line, where.text);
+        fields->rc = err_set(err, RC_CORRUPT, "%s: line %d: %.150s", what, where.line, where.text);
         return fields->rc;
     }
     if (!json_is_object(fields->object)) {
