@@ -175,20 +175,17 @@ static const char *segment_times_problem(const struct segment_header *header)
     if (header->time_count < 1 || header->time_count > SEGMENT_TIMES_MAX) {
         return "the time table has no row, or more than 1024";
     }
-    const struct segment_time *before = NULL;
     for (uint32_t i = 0; i < header->time_count; i++) {
         const struct segment_time *row = &header->times[i];
         if (row->frame_no < header->first_frame_no || row->unix_ms < 0 ||
             row->unix_ms > UNIX_MS_MAX) {
             return "a row of the time table is out of range";
         }
-        if (before != NULL &&
-            (row->frame_no <= before->frame_no || row->unix_ms < before->unix_ms)) {
+        if (i > 0 && (row->frame_no <= row[-1].frame_no || row->unix_ms < row[-1].unix_ms)) {
             return "the time table does not rise";
         }
-        before = row;
     }
-    return before->frame_no == header->last_frame_no
+    return header->times[header->time_count - 1].frame_no == header->last_frame_no
                ? NULL
                : "the time table does not end with the last frame";
 }
