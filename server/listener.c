@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -101,6 +102,10 @@ static enum rc bind_failed(const char *address, struct err *err)
 /* Removes the name of a Unix socket whose server is gone. */
 static void remove_stale_socket(const struct sockaddr_un *un)
 {
+    struct stat found;
+    if (lstat(un->sun_path, &found) != 0 || !S_ISSOCK(found.st_mode)) {
+        return; /* connecting to an ordinary file is refused too, and it is not ours to remove */
+    }
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd >= 0 && connect(fd, (const struct sockaddr *)un, sizeof *un) != 0 &&
         errno == ECONNREFUSED) {

@@ -71,7 +71,10 @@ static enum rc make_directory(const char *dir, struct err *err)
 {
     if (mkdir(dir, S_IRWXU | S_IRGRP | S_IXGRP | S_IROTH | S_IXOTH) != 0 && errno != EEXIST) {
         enum rc rc = fsio_fail(err, "cannot make the database's directory", dir);
-        return rc == RC_NOT_FOUND ? RC_IO : rc;
+        if (rc == RC_NOT_FOUND) {
+            err->rc = rc = RC_IO; /* nothing that could be expected */
+        }
+        return rc;
     }
     return RC_OK;
 }
@@ -90,7 +93,10 @@ static enum rc check_writable(const char *dir, struct err *err)
 {
     if (access(dir, W_OK | X_OK) != 0) {
         enum rc rc = fsio_fail(err, "cannot write in the database's directory", dir);
-        return rc == RC_NOT_FOUND ? RC_IO : rc;
+        if (rc == RC_NOT_FOUND) {
+            err->rc = rc = RC_IO; /* nothing that could be expected */
+        }
+        return rc;
     }
     return RC_OK;
 }

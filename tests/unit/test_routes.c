@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* routes: the table of answers, what is refused before it is read, and UTF-8, without any HTTP. */
+#include "server/routes.h"
+
+#include "tests/unit/checks.h"
+#include "tests/unit/guarded.h"
+
+static struct route_request request_of(const char *method, const char *path)
+{
+    return (struct route_request){.method = method,
+                                  .path = path,
+                                  .needs_host = true,
+                                  .hosts = 1,
+                                  .headers = 1,
+                                  .header_bytes = 100,
+                                  .memory_bytes_max = 7168};
+}
+
+static struct route decide(const char *method, const char *path)
+{
+    struct route_request request = request_of(method, path);
+    return route_decide(&request);
+}
+
+static void check_answer(struct route route, enum route_answer answer)
+{
+    assert_int_equal(route.action, ROUTE_DO_ANSWER);
+    assert_int_equal(route.answer, answer);
+}
+
+static void test_routes__table(void **state)
+{
+    (void)state;
+    assert_int_equal(decide("GET", "/").action, ROUTE_DO_INSERT);
+    assert_int_equal(decide("POST", "/").action, ROUTE_DO_INSERT);
+    assert_int_equal(decide("GET", "/status").action, ROUTE_DO_STATUS);
+    assert_int_equal(decide("HEAD", "/status").action, ROUTE_DO_STATUS);
+    assert_int_equal(decide("GET", "/readyz").action, ROUTE_DO_READYZ);
+    check_answer(decide("GET", "/livez"), ROUTE_ALIVE);
+    check_answer(decide("HEAD", "/"), ROUTE_NOT_ALLOWED_APP);
+    check_answer(decide("get", "/"), ROUTE_NOT_ALLOWED_APP);
+    check_answer(decide("POST", "/livez"), ROUTE_NOT_ALLOWED_READ);
+    check_answer(decide("GET", ""), ROUTE_NOT_FOUND);
+    check_answer(decide("GET", "*"), ROUTE_NOT_FOUND);
+    check_answer(decide("GET", "/statusx"), ROUTE_NOT_FOUND);
+    check_answer(decide("DELETE", "/nothing"), ROUTE_NOT_FOUND);
+}
+
+static void test_routes__absolute_targets(void **state)
+{
+    (void)state;
+    assert_int_equal(decide("GET", "http://host").action, ROUTE_DO_INSERT);
+    assert_int_equal(decide("GET", "HTTP://host:80/status").action, ROUTE_DO_STATUS);
+    check_answer(decide("GET", "https://host/"), ROUTE_NOT_FOUND);
+}
+
+static void test_routes__json(void **state)
+{
+    (void)state;
+    struct route_request request = request_of("GET", "/status");
+    route_note_header(&request, "ACCEPT", "text/html, application/JSON");
+    assert_int_equal(route_decide(&request).action, ROUTE_DO_STATUS_JSON);
+    route_note_argument(&request, "format", "text");
+    assert_int_equal(route_decide(&request).action, ROUTE_DO_STATUS);
+    route_note_argument(&request, "format", "json");
+    route_note_argument(&request, "other", "text");
+    assert_int_equal(route_decide(&request).action, ROUTE_DO_STATUS_JSON);
+    request = request_of("GET", "/status");
+    route_note_header(&request, "Accept-Encoding", "application/json");
+    assert_int_equal(route_decide(&request).action, ROUTE_DO_STATUS);
+}
+
+static void test_routes__ack(void **state)
+{
+    (void)state;
+    struct route_request request = request_of("GET", "/");
+    route_note_header(&request, "harvey-ack", "Local");
+    assert_int_equal(route_decide(&request).action, ROUTE_DO_INSERT);
+    route_note_header(&request, "Harvey-Ack", "archive");
+    check_answer(route_decide(&request), ROUTE_NO_ACK_ARCHIVE);
+    route_note_header(&request, "Harvey-Ack", "soon");
+    check_answer(route_decide(&request), ROUTE_BAD_ACK);
+    request.path = "/status"; /* only inserts are acknowledged */
+    assert_int_equal(route_decide(&request).action, ROUTE_DO_STATUS);
+}
+
+static void check_at_once(const struct route_request *request, enum route_answer answer)
+{
+    struct route route = route_decide(request);
+    check_answer(route, answer);
+    assert_true(route.at_once);
+}
+
+static void test_routes__framing(void **state)
+{
+    (void)state;
+    struct route_request request = request_of("POST", "/");
+    assert_false(route_decide(&request).has_body);
+    route_note_header(&request, "Content-Length", "0");
+    assert_false(route_decide(&request).has_body);
+    request = request_of("POST", "/");
+    route_note_header(&request, "content-length", "1024");
+    assert_true(route_decide(&request).has_body);
+    assert_false(route_decide(&request).at_once);
+    route_note_header(&request, "Transfer-Encoding", "chunked");
+    check_at_once(&request, ROUTE_BAD_FRAMING);
+    request = request_of("POST", "/");
+    route_note_header(&request, "Transfer-Encoding", "Chunked");
+    assert_true(route_decide(&request).has_body);
+    route_note_header(&request, "Transfer-Encoding", "chunked");
+    check_at_once(&request, ROUTE_BAD_FRAMING);
+    request = request_of("POST", "/");
+    route_note_header(&request, "Transfer-Encoding", "gzip, chunked");
+    check_at_once(&request, ROUTE_NO_CODING);
+    request = request_of("POST", "/");
+    route_note_header(&request, "Content-Length", "1025");
+    check_at_once(&request, ROUTE_BODY_TOO_LARGE);
+    request = request_of("POST", "/nothing"); /* whatever the path */
+    route_note_header(&request, "Content-Length", "99999999999999999999999999");
+    check_at_once(&request, ROUTE_BODY_TOO_LARGE);
+}
+
+static void test_routes__host(void **state)
+{
+    (void)state;
+    struct route_request request = request_of("GET", "/");
+    request.hosts = 0;
+    check_at_once(&request, ROUTE_BAD_HOST);
+    request.needs_host = false; /* HTTP/1.0 */
+    assert_int_equal(route_decide(&request).action, ROUTE_DO_INSERT);
+    route_note_header(&request, "HOST", "a");
+    assert_int_equal(route_decide(&request).action, ROUTE_DO_INSERT);
+    route_note_header(&request, "Host", "b");
+    check_at_once(&request, ROUTE_BAD_HOST);
+}
+
+static void test_routes__sizes(void **state)
+{
+    (void)state;
+    char path[ROUTE_PATH_BYTES_MAX + 2];
+    memset(path, 'a', sizeof path);
+    path[0] = '/';
+    path[ROUTE_PATH_BYTES_MAX] = '\0';
+    check_answer(decide("GET", path), ROUTE_NOT_FOUND);
+    path[ROUTE_PATH_BYTES_MAX] = 'a';
+    path[ROUTE_PATH_BYTES_MAX + 1] = '\0';
+    struct route_request request = request_of("GET", path);
+    check_at_once(&request, ROUTE_PATH_TOO_LONG);
+    request = request_of("GET", "/");
+    request.header_bytes = request.memory_bytes_max - 80;
+    assert_int_equal(route_decide(&request).action, ROUTE_DO_INSERT);
+    request.header_bytes++;
+    check_at_once(&request, ROUTE_HEADERS_TOO_LARGE);
+    request = request_of("GET", "/");
+    for (unsigned i = 0; i < 100; i++) {
+        route_note_header(&request, "X", "y");
+    }
+    check_at_once(&request, ROUTE_HEADERS_TOO_LARGE);
+}
+
+static void test_routes__every_fixed_answer_is_whole(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ROUTE_ANSWER_COUNT; i++) {
+        const struct route_answer_text *text = &route_answers[i];
+        size_t bytes = strlen(text->body);
+        assert_in_range(text->status, 200, 599);
+        assert_true(bytes > 1 && text->body[bytes - 1] == '\n');
+        assert_int_equal(text->allow != NULL, text->status == 405);
+        assert_int_equal(text->retry_after_s != NULL, text->status == 503);
+    }
+}
+
+static struct guarded guarded; /* a read past the end of the input faults */
+
+static void check_utf8(const char *bytes, size_t count, bool expected)
+{
+    const char *placed = (const char *)guarded_place(&guarded, bytes, count);
+    assert_int_equal(route_is_text(placed, count), expected);
+}
+
+#define TEXT(literal) check_utf8(literal, sizeof(literal) - 1, true)
+#define NO_TEXT(literal) check_utf8(literal, sizeof(literal) - 1, false)
+
+static void test_routes__utf8(void **state)
+{
+    (void)state;
+    guarded_init(&guarded, 64);
+    TEXT("");
+    TEXT("plain");
+    TEXT("\x01\x7f\t\r\n");
+    TEXT("\xc2\x80\xdf\xbf");
+    TEXT("\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf");
+    TEXT("\xf0\x90\x80\x80\xf4\x8f\xbf\xbf");
+    NO_TEXT("\x00");
+    NO_TEXT("a\x00"
+            "b");
+    NO_TEXT("\x80");
+    NO_TEXT("\xbf");
+    NO_TEXT("\xc0\x80"); /* overlong */
+    NO_TEXT("\xc1\xbf");
+    NO_TEXT("\xe0\x9f\xbf");
+    NO_TEXT("\xf0\x8f\xbf\xbf");
+    NO_TEXT("\xed\xa0\x80");     /* a surrogate */
+    NO_TEXT("\xf4\x90\x80\x80"); /* above U+10FFFF */
+    NO_TEXT("\xf5\x80\x80\x80");
+    NO_TEXT("\xff");
+    NO_TEXT("\xc2"); /* cut */
+    NO_TEXT("\xe2\x82");
+    NO_TEXT("\xf0\x9f\x8e");
+    NO_TEXT("\xc2 ");
+    NO_TEXT("\xe2\x82 ");
+    guarded_deinit(&guarded);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_routes__table),
+        cmocka_unit_test(test_routes__absolute_targets),
+        cmocka_unit_test(test_routes__json),
+        cmocka_unit_test(test_routes__ack),
+        cmocka_unit_test(test_routes__framing),
+        cmocka_unit_test(test_routes__host),
+        cmocka_unit_test(test_routes__sizes),
+        cmocka_unit_test(test_routes__every_fixed_answer_is_whole),
+        cmocka_unit_test(test_routes__utf8),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
