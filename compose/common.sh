@@ -66,8 +66,9 @@ start_store() {
     has_service minio || return 0
     compose up -d --no-build --no-recreate minio >&2
     tries=0
+    # an image given by MINIO_IMAGE may know no healthcheck: then it is enough that it is up
     while our_containers --filter label=com.docker.compose.service=minio --format '{{.Status}}' |
-        grep -Eqv '(healthy)|^Up [^(]*$'; do
+        grep -Eqv '\(healthy\)|^Up [^(]*$'; do
         tries=$((tries + 1))
         [ "$tries" -le 120 ] || die "the store is not healthy after 60 s: make logs"
         sleep 0.5

@@ -101,6 +101,7 @@ compose_up() {
         docker volume create "$project-minio" >/dev/null
     fi
     printf '%s\n' stack=compose "file=$file" "port=$port" "command=$compose_cmd" >"$record"
+    start_store
     compose up -d --no-build --remove-orphans
 }
 
@@ -127,19 +128,25 @@ next_steps() {
 }
 
 # Until the server says ready and every container is healthy. A server that waits for somebody to
-# act (an empty or a stale database) will not become ready by itself: its reason is the answer.
+# act (its reason names the setting that decides: HARVEY_ON_...) will not become ready by itself; it
+# gets three seconds to see what a restore has put back just now.
 wait_ready() {
-    deadline=$(($(date +%s) + ${WAIT_S:-180}))
+    deadline=$(($(date +%s) + ${WAIT_S:-180})) stuck=0
     while :; do
         code=$(curl -s -m 5 -o /dev/null -w '%{http_code}' "$url/readyz" || true)
         reason=$(curl -s -m 5 "$url/readyz" || true)
         if [ "$code" = 200 ] && ! reason=$(unhealthy); then
             return 0
         fi
-        if [ "$code" = 503 ] && curl -s -m 5 "$url/status?format=json" | grep -Eq '"role": *"waiting'; then
-            say "" "the server is up and not ready: $reason" >&2
-            return 1
-        fi
+        case $code$reason in
+        503*HARVEY_ON_*)
+            stuck=$((stuck + 1))
+            if [ "$stuck" -gt 6 ]; then
+                say "" "the server is up and not ready: $reason" >&2
+                return 1
+            fi
+            ;;
+        esac
         if [ "$stack" = native ] && [ -z "$(native_pid)" ]; then
             server_log
             die "the server has stopped, its log is $native/server.log"

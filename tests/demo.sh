@@ -52,7 +52,7 @@ for ((i = 1; i <= rows; i++)); do
     echo "row $i" >>"$work/ledger"
 done
 until_ 20 shipped
-get http://demo/status | head -n 4
+get http://demo/status | head -n 8
 
 step "kill -9, and lose the disk"
 { kill -9 "$server" && wait "$server"; } 2>/dev/null || true
