@@ -33,6 +33,13 @@ enum rc apply_init(struct apply *apply, int fd, const char *path, uint32_t page_
     if (ftruncate(fd, 0) != 0) {
         return apply_fail(err, "empty", path);
     }
+    /* Room and neighbouring blocks for all of it, before pages come in any order; a filesystem that
+     * cannot reserve is none the worse. */
+    off_t size_bytes = (off_t)page_count * (off_t)page_size_bytes;
+    if (fallocate(fd, 0, 0, size_bytes) != 0 && errno != EOPNOTSUPP && errno != ENOSYS &&
+        errno != EINTR) {
+        return apply_fail(err, "make room for", path);
+    }
     apply->page_bits = calloc((size_t)page_count / 8 + 1, 1);
     if (apply->page_bits == NULL) {
         return err_set(err, RC_NOMEM, "no memory for a bit per page of %u pages", page_count);

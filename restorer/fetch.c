@@ -302,7 +302,9 @@ enum rc fetch_run(struct fetch *fetch, const struct fetch_job *job, size_t *fail
     fetch->next_task = 0;
     fetch->deliver_task = 0;
     fetch->is_ending = false;
-    while (started < fetch->jobs && (size_t)started < job->task_count && rc == RC_OK) {
+    int threads_max =
+        job->threads_max > 0 && job->threads_max < fetch->jobs ? job->threads_max : fetch->jobs;
+    while (started < threads_max && (size_t)started < job->task_count && rc == RC_OK) {
         if (pthread_create(&threads[started], NULL, fetch_thread_main, &fetch->workers[started]) !=
             0) {
             rc = started > 0 ? RC_OK : err_set(err, RC_NOMEM, "cannot start a thread");

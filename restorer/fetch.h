@@ -64,6 +64,7 @@ struct fetch_slot {
 
 struct fetch_job {
     size_t task_count;
+    int threads_max; /* 0 = all */
     /* bytes of memory that the task's buffers will hold; 0 = it needs none */
     uint64_t (*cost_bytes)(void *arg, size_t task);
     /* on a worker's thread */

@@ -8,6 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A decoder holds its window, 2 MiB as we write parts and 8 MiB at most: with all 32 threads that
+ * would be more than everything else. Six large streams at a time fill any line. */
+#define LOAD_THREADS_MAX 6
+
 struct load {
     const struct snapshot_manifest *manifest;
     struct apply *apply;
@@ -134,6 +138,7 @@ enum rc load_run(const struct snapshot_manifest *manifest, struct fetch *fetch, 
     struct load load = {.manifest = manifest, .apply = apply, .tick = tick, .tick_arg = tick_arg};
     struct fetch_job job = {
         .task_count = manifest->part_count,
+        .threads_max = LOAD_THREADS_MAX,
         .cost_bytes = load_cost,
         .work = load_work,
         .deliver = load_deliver,
