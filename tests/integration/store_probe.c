@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * store_probe: store calls from the command line, for test_store_faults.py, which builds it twice: as
- * the project is built, and with -DS3_GUARD_OFF to see what libs3 says when nobody guards it.
+ * store_probe: store calls from the command line, for test_store_faults.py, which builds it twice:
+ * as the project is built, and with -DS3_GUARD_OFF to see what libs3 says when nobody guards it.
  *
  *   store_probe [-t REQUEST_MS] [-c CONNECT_MS] [-s STOP_AFTER_MS] COMMAND [, COMMAND]...
  *   COMMAND: prepare | create | put KEY TEXT | big KEY BYTES | absent KEY TEXT | get KEY |
@@ -143,8 +143,9 @@ int main(int argc, char **argv)
         if (option == '?') {
             return 2;
         }
-        *(option == 't' ? &request_ms : option == 'c' ? &connect_ms : &stop_after_ms) =
-            strtol(optarg, NULL, 10);
+        *(option == 't'   ? &request_ms
+          : option == 'c' ? &connect_ms
+                          : &stop_after_ms) = strtol(optarg, NULL, 10);
     }
     stop_init(&stop);
     if (store_config_read(&config, lookup, &err) != RC_OK) {
@@ -157,7 +158,8 @@ int main(int argc, char **argv)
         (void)printf("%s %s\n", rc_name(err.rc), err.text);
         return 1;
     }
-    bool stops = stop_after_ms > 0 && pthread_create(&stopper, NULL, stopper_thread_main, &stop) == 0;
+    bool stops =
+        stop_after_ms > 0 && pthread_create(&stopper, NULL, stopper_thread_main, &stop) == 0;
     run_all(store, argv + optind, argc - optind);
     if (stops) {
         (void)pthread_join(stopper, NULL);

@@ -38,7 +38,12 @@ def checkpoint_storm(scene, server, archive, seconds, kill=True):
     server.start_ready()
     server.wait_leader()
     ledger = Ledger()
-    loops = [ForeignLoop(scene.database, scene.random.sample(CHECKPOINTS, 4)) for _ in range(2)]
+    loops = [ForeignLoop(scene.database, scene.random.sample(CHECKPOINTS, 4), busy_ms=busy_ms)
+             for busy_ms in (0, 50)]
+    # resets are where it hurts: a foreign writer makes the WAL reach its limit again and again
+    sqlite3(scene.database, ".timeout 5000", "CREATE TABLE churn(x);")
+    loops.append(ForeignLoop(scene.database, [
+        "INSERT INTO churn VALUES(randomblob(3000000)); DELETE FROM churn;"], pause_s=0.02))
     for loop in loops:
         scene.also_end(loop.start())
     load = scene.load(server, ledger, clients=6, pause_s=0.0).start()
@@ -54,8 +59,11 @@ def checkpoint_storm(scene, server, archive, seconds, kill=True):
     load.stop()
     for loop in loops:
         loop.stop()
-    print(f"{len(ledger.acks)} rows, {sum(loop.rounds for loop in loops)} foreign checkpoints, "
-          f"generations {len(archive.generation_ids())}")
+    wals = len({(match["generation"], match["wal"]) for match in archive.segments()})
+    print(f"{len(ledger.acks)} rows, {sum(loop.rounds for loop in loops[:2])} foreign checkpoints, "
+          f"{loops[2].rounds} large foreign transactions, {wals} WALs, "
+          f"{len(archive.generation_ids())} generations")
+    assert wals > 2, "hardly a WAL reset: the storm showed nothing"
     restored_equals_source(scene, server, archive, ledger)
     return ledger
 

@@ -194,7 +194,8 @@ def test_start_table__03_a_full_archive_that_is_unreachable_is_not_taken_for_emp
 def test_start_table__04_first_start_says_that_nothing_lay_there(scene, archive):
     server = scene.server(archive).start_ready()
     log = server.log()
-    line = [line for line in log.splitlines() if "warn" in line.lower() and archive.url in line]
+    line = [line for line in log.splitlines()
+            if "warn" in line and archive.url in line and "nothing" in line.replace(archive.url, "")]
     assert line, f"no warning that names {archive.url}:\n{log}"
     status = goes_on(scene, server, archive, [], "first start")
     assert "first_start" in birth(archive, status["generation"])
@@ -266,7 +267,7 @@ def test_start_table__05_on_empty_new(scene, archive):
 
 
 def test_start_table__05_a_surviving_spool_is_shipped_first(scene):
-    """Only the database died; the spool holds what the store never got: it is not lost."""
+    """Only the database died; what the spool holds and the store never got is not lost."""
     archive = scene.archive("dir")
     server = scene.server(archive).start_ready()
     ledger = scene.rows(server, 20)
@@ -275,28 +276,29 @@ def test_start_table__05_a_surviving_spool_is_shipped_first(scene):
     archive.break_off()
     scene.rows(server, 40, ledger)
     server.wait_status(lambda s: s["spool"]["segments"] > 0, "a spool")
-    # everything captured: the spool grows no more
-    until(lambda: stable(lambda: len(spool_files(scene))), "the spool to stand still")
     server.kill()
+    spooled = max(map(last_position, spool_files(scene)))
+    held = [ack for ack in ledger.acks if position_number(ack.position) <= spooled]
+    assert len(held) > 20, "the spool was to hold rows that the store lacks"
     archive.mend()
     for name in ("", "-wal", "-shm"):
         Path(f"{scene.database}{name}").unlink(missing_ok=True)
     server = scene.server(archive, ON_EMPTY="restore").start_ready()
     server.wait_leader()
-    assert server.status()["rows"] == len(ledger.acks)
     server.wait_archived()
     server.stop_clean()
-    assert oracle.compare(scene.source(), None, ledger, time.monotonic()).lost == 0
+    rows = dict(scene.source())
+    missing = [ack for ack in held if rows.get(ack.row) != ack.payload]
+    assert not missing, f"{len(missing)} of {len(held)} rows of the spool are gone: {missing[0]}"
 
 
-def stable(look, seconds=0.5):
-    first = look()
-    holds = time.monotonic() + seconds
-    while time.monotonic() < holds:
-        if look() != first:
-            return False
-        time.sleep(0.05)
-    return True
+def last_position(spool_file):
+    """(wal_no, last frame) by a spool file's name."""
+    return int(spool_file.parent.name), int(spool_file.name.split("-")[1])
+
+
+def position_number(text):
+    return tuple(int(number) for number in text.split("/")[1:])
 
 
 # ---- rows 6 and 7 ----
@@ -484,7 +486,7 @@ def test_start_table__11_ours_and_the_store_unreachable(scene):
     minio.stop()
     server = scene.server(archive).start_ready()
     scene.rows(server, 40, ledger)
-    now = server.wait_status(lambda s: s["spool"]["segments"] > 0 and s["lag"]["ms"] > 0, "a spool")
+    now = server.wait_status(lambda s: s["lag"]["frames"] > 0 and s["lag"]["ms"] > 0, "the lag")
     assert now["store"]["state"] in ("retrying", "down")
     minio.start_ready()
     server.wait_archived()
@@ -594,7 +596,7 @@ def test_start_table__12_after_an_outage_somebody_else_had_gone_on(scene):
     server.wait_archived()
     proxy.refuse = True
     scene.rows(server, 10)
-    server.wait_status(lambda s: s["store"]["state"] != "ok", "the outage")
+    server.wait_status(lambda s: s["store"]["state"] == "down", "the outage")
     direct = BucketArchive(minio, archive.bucket, archive.prefix)
     elsewhere = scene.path("elsewhere")
     elsewhere.mkdir()
@@ -676,7 +678,7 @@ def test_start_table__14_emptied_while_the_server_runs(scene):
     archive.empty()
     minio.stop()
     scene.rows(server, 10, ledger)
-    server.wait_status(lambda s: s["store"]["state"] != "ok", "the outage")
+    server.wait_status(lambda s: s["store"]["state"] == "down", "the outage")
     minio.start_ready()
     server.wait_status(lambda s: s["store"]["state"] == "ok", "the store again")
     scene.rows(server, 10, ledger)
@@ -754,22 +756,20 @@ def test_start_table__16_the_file_was_touched(scene, archive):
 
 
 def test_start_table__16_a_wal_beside_a_database_it_does_not_belong_to(scene):
+    """The -wal goes on where we left it, but the pages under it were written over."""
     archive = scene.archive("dir")
-    _, status = lived(scene, archive, stop="kill", rows=200)
+    sqlite3(scene.database, "CREATE TABLE bulk(x);", "INSERT INTO bulk WITH RECURSIVE n(i) AS "
+            "(SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 40) SELECT randomblob(3000) FROM n;")
+    _, status = lived(scene, archive, stop="kill")
     data = bytearray(scene.database.read_bytes())
-    if len(data) < 3 * 4096:
-        data += bytes(3 * 4096 - len(data))
-    data[4096:] = scene.random.randbytes(len(data) - 4096)
+    assert len(data) > 40 * 4096
+    data[5 * 4096:] = scene.random.randbytes(len(data) - 5 * 4096)
     garbage = scene.path("garbage")
-    garbage.write_bytes(bytes(data) + scene.random.randbytes(40 * 4096))
+    garbage.write_bytes(data)
     write_in_place(scene.database, garbage)
     server = scene.server(archive).start()
-    settled = server.wait_status(lambda s: s["role"] not in ("starting",), "a decision")
-    if settled["ready"]:  # every garbage page was covered by the -wal: then nothing is wrong
-        server.wait_archived()
-        server.stop_clean()
-        sqlite3(scene.database, "PRAGMA integrity_check;")
-        pytest.fail("served a database with garbage pages")
+    settled = server.wait_status(lambda s: s["role"] != "starting", "a decision")
+    assert not settled["ready"], "serves a database with garbage pages"
     waits(scene, server, archive, status["generation"])
 
 

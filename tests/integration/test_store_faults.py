@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every fault of a store, met with a scripted S3 server: what the guard makes of it, and, for libs3's
-own defects (D1-D13), what libs3 alone would have said. The probe is built here, once guarded and once with
--DS3_GUARD_OFF, so that each row is seen to fail without its guard."""
+"""Every fault of a store, met with a scripted S3 server: what the guard makes of it, and, for
+libs3's own defects (D1-D13), what libs3 alone would have said. The probe is built here, once
+guarded and once with -DS3_GUARD_OFF, so that each row is seen to fail without its guard."""
 
 import os
 import shlex
@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fault"))
 
 from s3_script import ScriptedS3, error, faults  # noqa: E402
 
-SOURCES = ["tests/integration/store_probe.c", "base/err.c", "base/buf.c", "base/bytes.c", "base/clk.c",
-           "base/failpoint.c", "base/fsio.c", "base/fsio_dir.c", "base/hash.c", "base/stop.c",
+SOURCES = ["tests/integration/store_probe.c", "base/err.c", "base/buf.c", "base/bytes.c",
+           "base/clk.c", "base/failpoint.c", "base/fsio.c", "base/fsio_dir.c", "base/hash.c",
+           "base/stop.c",
            "archive/store.c", "archive/store_config.c", "archive/store_dir.c",
            "archive/store_dir_list.c", "archive/store_s3.c", "archive/store_s3_list.c",
            "archive/store_s3_object.c", "archive/s3_answer.c", "archive/s3_guard.c"]
@@ -45,9 +46,9 @@ def compiler():
 
 
 def build_probe(path, *extra, libs3=None):
-    subprocess.run([*compiler(), "-std=gnu17", "-g", "-O1", "-I.", "-D_GNU_SOURCE", "-pthread", *extra,
-                    "-o", path, *SOURCES, *WRAP, libs3 or libs3_archive(), "-lcurl", "-lxml2",
-                    "-lcrypto"], cwd=env.ROOT, check=True, timeout=300)
+    subprocess.run([*compiler(), "-std=gnu17", "-g", "-O1", "-I.", "-D_GNU_SOURCE", "-pthread",
+                    *extra, "-o", path, *SOURCES, *WRAP, libs3 or libs3_archive(), "-lcurl",
+                    "-lxml2", "-lcrypto"], cwd=env.ROOT, check=True, timeout=300)
     return path
 
 
@@ -108,7 +109,8 @@ def only(result):
 
 # ---- D1-D13: what libs3 gets wrong, guarded and bare ----
 
-@pytest.mark.parametrize("status,code", [(403, "denied"), (500, "unavailable"), (503, "unavailable")])
+@pytest.mark.parametrize("status,code", [(403, "denied"), (500, "unavailable"),
+                                         (503, "unavailable")])
 def test_d1_empty_error_answer_to_a_put(s3, run, status, code):
     s3.on("PUT", faults.status(status))
     assert only(run(s3, "put", "k", "text"))[0] == code
@@ -166,7 +168,8 @@ def test_d5_reset_after_the_body(s3, run):
     assert "InternalError" in only(run(s3, "put", "k", "text", probe="bare"))[1]
 
 
-@pytest.mark.parametrize("code", ["SlowDownRead", "SlowDownWrite", "SlowDown", "XMinioSomethingNew"])
+@pytest.mark.parametrize("code", ["SlowDownRead", "SlowDownWrite", "SlowDown",
+                                  "XMinioSomethingNew"])
 def test_d6_d7_codes_that_libs3_does_not_know(s3, run, code):
     s3.on("PUT", faults.status(503, code, "Please reduce your request rate"))
     rc, text = only(run(s3, "put", "k", "text"))
@@ -186,9 +189,9 @@ def test_d8_the_etag_of_a_put_is_checked(s3, run):
 def certificate(tmp_path_factory):
     folder = tmp_path_factory.mktemp("certificate")
     cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run([env.tool("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-                    "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key,
-                    "-out", cert], check=True, capture_output=True, timeout=60)
+    subprocess.run([env.tool("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days",
+                    "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+                    "-keyout", key, "-out", cert], check=True, capture_output=True, timeout=60)
     return str(cert), str(key)
 
 
@@ -305,7 +308,8 @@ def test_lost_reply_of_somebody_elses_object(s3, run):
     assert only(run(s3, "put", "k", "text"))[0] == "unavailable"
 
 
-@pytest.mark.parametrize("fault,code", [(faults.silence(), "timeout"), (faults.close(), "unavailable"),
+@pytest.mark.parametrize("fault,code", [(faults.silence(), "timeout"),
+                                        (faults.close(), "unavailable"),
                                         (faults.reset(), "unavailable"),
                                         (faults.reset(after_body=False), "unavailable")])
 def test_put_without_an_answer(s3, run, fault, code):
@@ -314,7 +318,8 @@ def test_put_without_an_answer(s3, run, fault, code):
     assert only(run(s3, "put", "k", "text", request_ms=1500))[0] == code
 
 
-@pytest.mark.parametrize("fault,code", [(faults.silence(), "timeout"), (faults.stall(10), "timeout"),
+@pytest.mark.parametrize("fault,code", [(faults.silence(), "timeout"),
+                                        (faults.stall(10), "timeout"),
                                         (faults.close(), "unavailable"),
                                         (faults.reset(), "unavailable")])
 def test_get_without_a_whole_answer(s3, run, fault, code):
@@ -443,7 +448,8 @@ def test_stale_listing_is_handed_on(s3, run):
     (413, "", "limit"), (400, "KeyTooLongError", "limit"), (400, "MetadataTooLarge", "limit"),
 ])
 def test_error_classes(s3, run, status, code, rc):
-    for kind, command in (("PUT", ("put", "k", "text")), ("GET", ("get", "k")), ("LIST", ("list", ""))):
+    for kind, command in (("PUT", ("put", "k", "text")), ("GET", ("get", "k")),
+                          ("LIST", ("list", ""))):
         s3.on(kind, faults.status(status, code, "the store's own words"))
         got, text = only(run(s3, *command))
         assert got == rc, text
@@ -457,8 +463,9 @@ def test_refusal_before_the_body_is_read(s3, run):
 
 
 def test_taken_name(s3, run):
-    result = run(s3, "create", ",", "features", ",", "absent", "k", "a", ",", "absent", "k", "b", ",",
-                 "absent", "k", "a", ",", "put", "k", "a", ",", "put", "k", "b", ",", "get", "k")
+    result = run(s3, "create", ",", "features", ",", "absent", "k", "a", ",", "absent", "k", "b",
+                 ",", "absent", "k", "a", ",", "put", "k", "a", ",", "put", "k", "b", ",",
+                 "get", "k")
     assert result.codes == ["ok", "ok", "ok", "exists", "exists", "ok", "exists", "ok"]
     assert result[1][1] == "1" and result[-1][1] == "a"
 
@@ -510,8 +517,8 @@ def test_store_that_wants_signature_v4(s3, run, status, code, message):
 
 def test_bucket_that_is_missing(s3, run):
     del s3.objects["bucket"]
-    result = run(s3, "prepare", ",", "put", "k", "text", ",", "get", "k", ",", "list", "", ",", "head",
-                 "k")
+    result = run(s3, "prepare", ",", "put", "k", "text", ",", "get", "k", ",", "list", "", ",",
+                 "head", "k")
     assert result.codes == ["not_found"] * 5
     assert all("bucket" in text for _, text in result)
     assert run(s3, "create", ",", "put", "k", "text").codes == ["ok", "ok"]
@@ -527,7 +534,7 @@ def test_bucket_that_somebody_made_first(s3, run):
 
 
 def test_bucket_that_is_deleted_on_the_way(s3, run):
-    s3.on("PUT", faults.status(404, "NoSuchBucket", "The specified bucket does not exist"), key="k2")
+    s3.on("PUT", faults.status(404, "NoSuchBucket", "The bucket does not exist"), key="k2")
     result = run(s3, "create", ",", "put", "k1", "a", ",", "put", "k2", "b")
     assert result.codes == ["ok", "ok", "not_found"] and "bucket" in result[2][1]
 
@@ -535,8 +542,8 @@ def test_bucket_that_is_deleted_on_the_way(s3, run):
 # ---- what goes over the wire ----
 
 def test_requests_as_they_should_be(s3, run):
-    run(s3, "create", ",", "put", "k", "text", ",", "big", "b", 2 << 20, ",", "get", "k", ",", "range",
-        "k", 0, 2)
+    run(s3, "create", ",", "put", "k", "text", ",", "big", "b", 2 << 20, ",", "get", "k", ",",
+        "range", "k", 0, 2)
     puts = [(key, headers) for kind, key, headers in s3.requests if kind == "PUT"]
     assert all("content-md5" in headers and headers["authorization"].startswith("AWS key:")
                for _, headers in puts)

@@ -51,10 +51,10 @@ class TLSMinIO(MinIO):
         self.certs = folder / "certs"
         self.certs.mkdir()
         self.certificate = self.certs / "public.crt"
-        subprocess.run([env.tool("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days",
-                        "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-                        "-keyout", self.certs / "private.key", "-out", self.certificate], check=True,
-                       capture_output=True, timeout=60)
+        subprocess.run([env.tool("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes",
+                        "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
+                        "subjectAltName=IP:127.0.0.1", "-keyout", self.certs / "private.key",
+                        "-out", self.certificate], check=True, capture_output=True, timeout=60)
         self.argv = self.argv[:2] + ["--certs-dir", str(self.certs)] + self.argv[2:]
 
 

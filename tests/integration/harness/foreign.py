@@ -22,11 +22,12 @@ def sqlite3(database, *commands, check=True, limit_s=120):
 class ForeignLoop:
     """Runs command lists, one sqlite3 process each, in turn and without a pause, until stop()."""
 
-    def __init__(self, database, scripts, pause_s=0.0):
+    def __init__(self, database, scripts, pause_s=0.0, busy_ms=2000):
         self.database = database
         self.scripts = [script if isinstance(script, (list, tuple)) else [script]
                         for script in scripts]
         self.pause_s = pause_s
+        self.busy_ms = busy_ms  # a patient RESTART or TRUNCATE holds off every writer meanwhile
         self.outputs = Counter()
         self.rounds = 0
         self._stop = threading.Event()
@@ -41,7 +42,7 @@ class ForeignLoop:
             for script in self.scripts:
                 if self._stop.is_set():
                     return
-                output = sqlite3(self.database, ".timeout 2000", *script, check=False)
+                output = sqlite3(self.database, f".timeout {self.busy_ms}", *script, check=False)
                 self.outputs[(script[-1], output[-40:])] += 1
                 self.rounds += 1
                 self._stop.wait(self.pause_s)
