@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * catalog: see catalog.h. Here: listings and small objects, the latest snapshot, forks between
- * generations. The contiguous run is in catalog_run.c. Rules: docs/archive-format.md, "Keys" and
- * "Forks, and what is latest".
+ * catalog: see catalog.h. Here: listings and small objects, and the latest snapshot. The contiguous
+ * run is in catalog_run.c, forks between generations in catalog_fork.c. Format:
+ * docs/archive-format.md, "Keys".
  */
 #include "archive/catalog.h"
 
@@ -12,10 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CATALOG_GENERATIONS_MAX 100000u    /* one a minute for two months: something is wrong */
-#define CATALOG_SNAPSHOTS_MAX 1000000u     /* of one generation */
-#define CATALOG_SEGMENTS_MAX 100000000u    /* of one generation: ten a second for four months */
-#define CATALOG_HEADER_FIRST_BYTES 4096u   /* holds the header of three hundred capture passes */
+#define CATALOG_GENERATIONS_MAX 100000u  /* one a minute for two months: something is wrong */
+#define CATALOG_SNAPSHOTS_MAX 1000000u   /* of one generation */
+#define CATALOG_SEGMENTS_MAX 100000000u  /* of one generation: ten a second for four months */
+#define CATALOG_HEADER_FIRST_BYTES 4096u /* holds the header of three hundred capture passes */
 
 /* Makes room for one more element of `size` bytes; the array doubles. */
 static enum rc catalog_grow(void **array, size_t count, size_t size, size_t count_max,
@@ -79,6 +79,7 @@ static enum rc catalog_note_generation(void *arg, const char *key, uint64_t byte
     if (rc != RC_OK) {
         return rc;
     }
+    ASSERT(array != NULL);
     catalog->generations = array;
     struct catalog_generation *generation = &catalog->generations[catalog->generation_count++];
     memset(generation, 0, sizeof *generation);
@@ -164,7 +165,7 @@ static enum rc catalog_read_highest_claim(struct catalog_generation *generation,
 {
     char text[OBJECT_KEY_BYTES];
     struct object_key key = {.kind = OBJECT_LEAD, .term = generation->term_highest};
-    struct lead_claim claim;
+    struct lead_claim claim = {.term = 0};
     struct buf json;
     key.generation = generation->birth.id;
     object_key_format(&key, text);
@@ -194,8 +195,8 @@ static enum rc catalog_note_snapshot(void *arg, const char *key, uint64_t bytes,
 {
     struct catalog_generation *generation = arg;
     struct object_key parsed;
-    if (!object_key_parse(key, &parsed) || (parsed.kind != OBJECT_SNAPSHOT_PART &&
-                                            parsed.kind != OBJECT_SNAPSHOT_COMPLETE)) {
+    if (!object_key_parse(key, &parsed) ||
+        (parsed.kind != OBJECT_SNAPSHOT_PART && parsed.kind != OBJECT_SNAPSHOT_COMPLETE)) {
         return RC_OK;
     }
     size_t count = generation->snapshot_count;
@@ -208,6 +209,7 @@ static enum rc catalog_note_snapshot(void *arg, const char *key, uint64_t bytes,
         if (rc != RC_OK) {
             return rc;
         }
+        ASSERT(array != NULL);
         generation->snapshots = array;
         snapshot = &generation->snapshots[generation->snapshot_count++];
         memset(snapshot, 0, sizeof *snapshot);
@@ -236,6 +238,7 @@ static enum rc catalog_note_segment(void *arg, const char *key, uint64_t bytes, 
     if (rc != RC_OK) {
         return rc;
     }
+    ASSERT(array != NULL);
     generation->segments = array;
     struct catalog_segment *segment = &generation->segments[generation->segment_count++];
     *segment = (struct catalog_segment){
@@ -417,99 +420,4 @@ enum rc catalog_read_header(const struct generation_id *generation,
         return err_set(err, RC_CORRUPT, "%s holds the object %s", name, own_name);
     }
     return RC_OK;
-}
-
-/* ---- forks between generations ---- */
-
-static bool catalog_birth_supersedes(const struct generation_birth *birth,
-                                     const struct generation_id *id)
-{
-    for (uint32_t i = 0; i < birth->supersedes_count; i++) {
-        if (generation_id_equal(&birth->supersedes[i], id)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool catalog_is_superseded(const struct catalog *catalog, const struct generation_id *id)
-{
-    for (size_t i = 0; i < catalog->generation_count; i++) {
-        if (catalog_birth_supersedes(&catalog->generations[i].birth, id)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool catalog_is_child(const struct catalog_generation *child,
-                             const struct catalog_generation *parent)
-{
-    return child->birth.has_parent && generation_id_equal(&child->birth.parent, &parent->birth.id);
-}
-
-/*
- * A branch is settled when its root, or every one of its tips, was superseded by name: who overrides
- * a history names its newest generation. A child has a higher number than its parent, so going from
- * the newest down meets every child before its parent.
- */
-static void catalog_mark_alive(const struct catalog *catalog, bool *alive)
-{
-    for (size_t i = catalog->generation_count; i > 0; i--) {
-        const struct catalog_generation *one = &catalog->generations[i - 1];
-        bool has_child = false;
-        bool child_alive = false;
-        for (size_t j = i; j < catalog->generation_count; j++) {
-            if (catalog_is_child(&catalog->generations[j], one)) {
-                has_child = true;
-                child_alive = child_alive || alive[j];
-            }
-        }
-        alive[i - 1] =
-            !catalog_is_superseded(catalog, &one->birth.id) && (!has_child || child_alive);
-    }
-}
-
-/* A living branch that begins where `own` began and is not `own`. */
-static const struct catalog_generation *catalog_find_sibling(const struct catalog *catalog,
-                                                             const bool *alive,
-                                                             const struct catalog_generation *own)
-{
-    for (size_t i = catalog->generation_count; i > 0; i--) {
-        const struct catalog_generation *other = &catalog->generations[i - 1];
-        if (other != own && alive[i - 1] && other->birth.has_parent &&
-            generation_id_equal(&other->birth.parent, &own->birth.parent)) {
-            return other;
-        }
-    }
-    return NULL;
-}
-
-bool catalog_find_fork(const struct catalog *catalog, const struct catalog_generation **a,
-                       const struct catalog_generation **b)
-{
-    *a = NULL;
-    *b = NULL;
-    if (catalog->generation_count < 2) {
-        return false;
-    }
-    bool *alive = calloc(catalog->generation_count, sizeof *alive);
-    ASSERT(alive != NULL); /* a byte for each generation */
-    catalog_mark_alive(catalog, alive);
-    /* Only the line that leads to the newest generation matters: that is what "latest" follows. */
-    const struct catalog_generation *own = &catalog->generations[catalog->generation_count - 1];
-    while (own != NULL && own->birth.has_parent && *a == NULL) {
-        const struct catalog_generation *parent = catalog_find(catalog, &own->birth.parent);
-        if (alive[own - catalog->generations]) {
-            const struct catalog_generation *other = catalog_find_sibling(catalog, alive, own);
-            if (other != NULL) {
-                bool own_is_older = own < other;
-                *a = own_is_older ? own : other;
-                *b = own_is_older ? other : own;
-            }
-        }
-        own = parent != NULL && parent < own ? parent : NULL; /* numbers fall: no circle */
-    }
-    free(alive);
-    return *a != NULL;
 }

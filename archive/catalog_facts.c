@@ -9,8 +9,8 @@
 enum rc catalog_facts_init(struct catalog_facts *facts, const struct catalog_generation *generation,
                            struct store *store, struct err *err)
 {
-    *facts = (struct catalog_facts){
-        .generation = generation, .store = store, .content_index = SIZE_MAX};
+    *facts =
+        (struct catalog_facts){.generation = generation, .store = store, .content_index = SIZE_MAX};
     buf_init(&facts->object, SEGMENT_OBJECT_BYTES_MAX);
     buf_init(&facts->content, SEGMENT_CONTENT_BYTES_MAX + 2 * WAL_PAGE_BYTES_MAX);
     facts->header = malloc(sizeof *facts->header);
@@ -47,9 +47,9 @@ enum rc catalog_facts_get(struct catalog_facts *facts, size_t index,
         return RC_OK;
     }
     struct err failure = ERR_INIT;
-    enum rc rc = catalog_read_header(&facts->generation->birth.id,
-                                     &facts->generation->segments[index], facts->store,
-                                     facts->header, &failure);
+    enum rc rc =
+        catalog_read_header(&facts->generation->birth.id, &facts->generation->segments[index],
+                            facts->store, facts->header, &failure);
     if (rc == RC_CORRUPT) {
         catalog_facts_set_bad(facts, index, &failure);
         return RC_OK;

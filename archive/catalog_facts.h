@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * catalog_facts: what the headers (and, seldom, the contents) of listed WAL objects say, fetched when
- * first asked for and kept: one ranged GET per object, a whole one only for a checksum inside it.
- * An object that cannot be read is a fact too (FACT_BAD), not an error: the run ends before it.
+ * catalog_facts: what the headers (and, seldom, the contents) of listed WAL objects say, fetched
+ * when first asked for and kept: one ranged GET per object, a whole one only for a checksum inside
+ * it. An object that cannot be read is a fact too (FACT_BAD), not an error: the run ends before it.
  *
  * Used by catalog_run.c alone. Errors: those of the store, but not RC_CORRUPT.
  * Thread: the owner's.
@@ -47,8 +47,8 @@ RC_MUST_CHECK enum rc catalog_facts_get(struct catalog_facts *facts, size_t inde
                                         const struct catalog_fact **fact, struct err *err);
 
 /*
- * The rolling checksum after `frame_no`, which lies in segment `index`; *known = false when the object
- * cannot be read.
+ * The rolling checksum after `frame_no`, which lies in segment `index`; *known = false when the
+ * object cannot be read.
  */
 RC_MUST_CHECK enum rc catalog_facts_checksum(struct catalog_facts *facts, size_t index,
                                              uint32_t frame_no, struct wal_checksum *checksum,

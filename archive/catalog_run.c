@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * catalog_run: the contiguous run of a generation's WAL objects, and what lies beyond its end. Rules:
- * docs/archive-format.md, "Holes near the tail" and "Forks, and what is latest".
+ * catalog_run: the contiguous run of a generation's WAL objects, and what lies beyond its end.
+ * Rules: docs/archive-format.md, "Holes near the tail" and "Forks, and what is latest".
  *
  * The run goes from object to object: inside a WAL to the one that begins at the next frame, across
  * WALs to the one whose link is the end reached. Names decide while one lead wrote both objects and
- * nothing else could follow; headers decide where the lead changes or several could follow, and then
- * the highest term that fits is taken.
+ * nothing else could follow; headers decide where the lead changes or several could follow, and
+ * then the highest term that fits is taken.
  *
  * A lead that died leaves objects behind a hole, and its successor may cut the same frames
  * differently. So every object that overlaps the run is held against it by the rolling checksum, at
@@ -128,7 +128,9 @@ static enum rc run_links(struct run_finder *finder, size_t last, size_t next, bo
     return RC_OK;
 }
 
-/* The candidate of the highest term in [begin, end) that links to `last`; *best unchanged if none. */
+/*
+ * The candidate of the highest term in [begin, end) that links to `last`; *best unchanged if none.
+ */
 static enum rc run_best(struct run_finder *finder, size_t last, size_t begin, size_t end,
                         size_t *best, struct err *err)
 {
@@ -285,16 +287,16 @@ static enum rc run_compare(struct run_finder *finder, size_t index, enum run_ove
                                     &ours_known, err);
     }
     if (rc == RC_OK) {
-        *overlap = !theirs_known || !ours_known            ? OVERLAP_UNREADABLE
+        *overlap = !theirs_known || !ours_known       ? OVERLAP_UNREADABLE
                    : wal_checksum_equal(theirs, ours) ? OVERLAP_SAME
-                                                           : OVERLAP_OTHER;
+                                                      : OVERLAP_OTHER;
     }
     return rc;
 }
 
 /*
- * Object `index` has the run's frames and more. Where the run has a boundary right before it, it takes
- * the place of what the run has from there; true when it did.
+ * Object `index` has the run's frames and more. Where the run has a boundary right before it, it
+ * takes the place of what the run has from there; true when it did.
  */
 static bool run_splice(struct run_finder *finder, size_t index)
 {
@@ -316,13 +318,15 @@ static void run_set_end(struct run_end *end, enum catalog_end kind,
 {
     end->kind = kind;
     end->where = (struct position){segment->wal_no, segment->first_frame_no};
-    (void)snprintf(end->reason, sizeof end->reason,
-                   "WAL %u, frames %u to %u of lead %u-%s %.120s", segment->wal_no,
-                   segment->first_frame_no, segment->last_frame_no, segment->term,
+    (void)snprintf(end->reason, sizeof end->reason, "WAL %u, frames %u to %u of lead %u-%s %.120s",
+                   segment->wal_no, segment->first_frame_no, segment->last_frame_no, segment->term,
                    segment->lead_tag, reason);
 }
 
-/* All objects that begin at or before the run's end. *grown = the run goes further now: extend it again. */
+/*
+ * All objects that begin at or before the run's end. *grown = the run goes further now: extend it
+ * again.
+ */
 static enum rc run_check_overlaps(struct run_finder *finder, struct run_end *end, bool *grown,
                                   struct err *err)
 {
@@ -364,7 +368,10 @@ static bool run_reaches_past(const struct run_finder *finder, struct position ar
     return finder->run_count > 0 ? position_compare(archived, end) > 0 : archived.wal_no != 0;
 }
 
-/* One object that reaches beyond the end: does it tell of a fork, or that the hole was archived once? */
+/*
+ * One object that reaches beyond the end: does it tell of a fork, or that the hole was archived
+ * once?
+ */
 static enum rc run_look_beyond(struct run_finder *finder, size_t index, struct run_end *end,
                                struct err *err)
 {
@@ -422,8 +429,7 @@ static void run_describe(const struct run_finder *finder, struct run_end *end,
                                  : (struct position){finder->from_wal_no, 1};
     if (end->kind == CATALOG_END_CLEAN && run->beyond_count > 0) {
         end->where = hole;
-        end->kind =
-            run->beyond_count < finder->window ? CATALOG_END_CRASH : CATALOG_END_DAMAGE;
+        end->kind = run->beyond_count < finder->window ? CATALOG_END_CRASH : CATALOG_END_DAMAGE;
     }
     run->end_kind = end->kind;
     switch (end->kind) {
@@ -446,7 +452,10 @@ static void run_describe(const struct run_finder *finder, struct run_end *end,
         (void)snprintf(run->detail, sizeof run->detail, "%.240s", end->reason);
         break;
     }
-    /* A hole is where the run ends; a fork, and damage inside the run, where the other object begins. */
+    /*
+     * A hole is where the run ends; a fork, and damage inside the run, where the other object
+     * begins.
+     */
     bool inside = position_compare(end->where, hole) < 0;
     run->hole_first = end->kind == CATALOG_END_FORK || inside ? end->where : hole;
 }
@@ -479,6 +488,7 @@ static enum rc run_find(struct run_finder *finder, struct run_end *end, struct e
 {
     bool grown = true;
     enum rc rc = RC_OK;
+    ASSERT(finder->run != NULL);
     while (rc == RC_OK && grown) {
         rc = run_extend(finder, err);
         if (rc == RC_OK) {
@@ -506,8 +516,8 @@ enum rc catalog_find_run(const struct catalog_generation *generation, struct sto
     enum rc rc = catalog_facts_init(&finder.facts, generation, store, err);
     finder.run = calloc(generation->segment_count + 1, sizeof *finder.run);
     if (rc == RC_OK && finder.run == NULL) {
-        rc = err_set(err, RC_NOMEM, "no memory for a run of %zu objects",
-                     generation->segment_count);
+        rc =
+            err_set(err, RC_NOMEM, "no memory for a run of %zu objects", generation->segment_count);
     }
     if (rc == RC_OK) {
         rc = run_find(&finder, &end, err);

@@ -51,21 +51,29 @@ static bool s3_parse_u64(const char **text, const char *end, uint64_t *value)
     return true;
 }
 
-/* "bytes 0-99/1234" (RFC 9110, 14.4); a total of "*" is no use to us. */
+/*
+ * "bytes 0-99/1234" (RFC 9110, 14.4); a total of "*" is no use to us. The last such header counts.
+ */
 static void s3_parse_content_range(struct s3_answer *answer, const char *value, const char *end)
 {
     const char *p = value;
+    uint64_t first = 0;
+    uint64_t last = 0;
+    uint64_t total = 0;
+    answer->has_range = false;
     if (end - p < 6 || strncasecmp(p, "bytes ", 6) != 0) {
         return;
     }
     p += 6;
-    if (!s3_parse_u64(&p, end, &answer->range_first) || p == end || *p++ != '-' ||
-        !s3_parse_u64(&p, end, &answer->range_last) || p == end || *p++ != '/' ||
-        !s3_parse_u64(&p, end, &answer->range_total) || p != end) {
+    if (!s3_parse_u64(&p, end, &first) || p == end || *p++ != '-' ||
+        !s3_parse_u64(&p, end, &last) || p == end || *p++ != '/' ||
+        !s3_parse_u64(&p, end, &total) || p != end || first > last || last >= total) {
         return;
     }
-    answer->has_range = answer->range_first <= answer->range_last &&
-                        answer->range_last < answer->range_total;
+    answer->has_range = true;
+    answer->range_first = first;
+    answer->range_last = last;
+    answer->range_total = total;
 }
 
 /* "Tue, 24 Nov 2026 18:00:00 GMT" (RFC 9110, 5.6.7). */
@@ -186,8 +194,7 @@ void s3_answer_finish(struct s3_answer *answer)
 {
     if (answer->http_status >= 300) {
         s3_take_element(answer, "<Code>", "</Code>", answer->code, sizeof answer->code);
-        s3_take_element(answer, "<Message>", "</Message>", answer->message,
-                        sizeof answer->message);
+        s3_take_element(answer, "<Message>", "</Message>", answer->message, sizeof answer->message);
     }
 }
 
@@ -399,6 +406,6 @@ enum rc s3_answer_fail(const struct s3_answer *answer, const char *what, const c
     const char *hint = known != NULL ? known->hint : "";
     return err_set(err, known != NULL ? known->rc : s3_status_rc(status), "%s %s: %ld%s%s%s%s%s%s",
                    what, key, status, *answer->code == '\0' ? "" : " ", answer->code,
-                   *answer->message == '\0' ? "" : ": ", answer->message,
-                   *hint == '\0' ? "" : "; ", hint);
+                   *answer->message == '\0' ? "" : ": ", answer->message, *hint == '\0' ? "" : "; ",
+                   hint);
 }

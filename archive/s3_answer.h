@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * s3_answer: what came back for one S3 request, collected by the guard (s3_guard.h) from the bytes on
- * the wire, and what it means for the caller: success, or an enum rc with words for a person.
+ * s3_answer: what came back for one S3 request, collected by the guard (s3_guard.h) from the bytes
+ * on the wire, and what it means for the caller: success, or an enum rc with words for a person.
  *
  * libs3 2.0 says OK for failed uploads and for truncated downloads and listings, and knows only the
- * error codes of 2008, so none of this goes by what libs3 says. It trusts nothing in the answer: all
- * that is kept has a cap, and what is shown to a person is printable ASCII.
+ * error codes of 2008, so none of this goes by what libs3 says. It trusts nothing in the answer:
+ * all that is kept has a cap, and what is shown to a person is printable ASCII.
  *
  * Thread: the owner's (pure functions on one struct).
  */
@@ -82,7 +82,9 @@ bool s3_answer_is_listing(const struct s3_answer *answer);
 /* The request may or may not have been carried out: ask the store before believing either. */
 bool s3_answer_is_unknown(const struct s3_answer *answer);
 
-/* The store refused Signature V2 (AWS, R2, B2, Garage, versitygw have words of their own for it). */
+/*
+ * The store refused Signature V2 (AWS, R2, B2, Garage, versitygw have words of their own for it).
+ */
 bool s3_answer_wants_v4(const struct s3_answer *answer);
 
 /*

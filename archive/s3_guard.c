@@ -109,8 +109,8 @@ static int s3_guard_on_seek(void *arg, curl_off_t offset, int origin)
 }
 
 /* Called at least once a second: not 0 ends the transfer. */
-static int s3_guard_on_progress(void *arg, curl_off_t down_total, curl_off_t down, curl_off_t up_total,
-                                curl_off_t up)
+static int s3_guard_on_progress(void *arg, curl_off_t down_total, curl_off_t down,
+                                curl_off_t up_total, curl_off_t up)
 {
     const struct s3_guard_call *call = arg;
     (void)down_total;
@@ -235,7 +235,9 @@ static CURLcode s3_guard_set_callbacks(CURL *handle, struct s3_guard_call *call)
     S3_GUARD_SET(CURLOPT_XFERINFODATA, (void *)call);
     S3_GUARD_SET(CURLOPT_ERRORBUFFER, call->curl_text);
     S3_GUARD_SET(CURLOPT_PROTOCOLS_STR, "http,https");
-    /* The environment may name a proxy for the programs around us; the store is reached directly. */
+    /*
+     * The environment may name a proxy for the programs around us; the store is reached directly.
+     */
     S3_GUARD_SET(CURLOPT_PROXY, "");
     if (call->is_upload) {
         S3_GUARD_SET(CURLOPT_READFUNCTION, s3_guard_on_read);
@@ -260,7 +262,9 @@ static bool s3_guard_append(struct curl_slist **list, const char *line)
     return grown != NULL;
 }
 
-/* libs3's headers, with ours. A header with nothing behind its colon tells libcurl not to send it. */
+/*
+ * libs3's headers, with ours. A header with nothing behind its colon tells libcurl not to send it.
+ */
 static CURLcode s3_guard_set_headers(CURL *handle, const struct s3_guard_call *call,
                                      struct curl_slist **list)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * s3_guard: stands between libs3 2.0 and libcurl. libs3 sets options and callbacks on a curl handle
- * and performs it; the linker (--wrap=curl_easy_setopt, --wrap=curl_easy_perform, with libs3.a) brings
- * both calls here. The guard
+ * and performs it; the linker (--wrap=curl_easy_setopt, --wrap=curl_easy_perform, with libs3.a)
+ * brings both calls here. The guard
  *   - sets what libs3 leaves open or sets wrongly: connect and total time-outs, HTTP/1.1,
  *     certificate verification, no redirects, no proxy, no low-speed limit of 15 s, the stop flag;
  *   - adds If-None-Match: * when asked, and drops Expect for small bodies (Signature V2 signs
@@ -13,7 +13,8 @@
  * The caller goes by the answer; what libs3 says is not looked at.
  *
  * A program that was linked without --wrap would run unguarded and lose data silently:
- * store_s3_create makes one request to a closed port and refuses to work when the guard did not see it.
+ * store_s3_create makes one request to a closed port and refuses to work when the guard did not see
+ * it.
  *
  * Thread: a call belongs to the thread that began it; many threads may have one each.
  */
@@ -57,8 +58,8 @@ struct s3_guard_call {
 
 /*
  * The next libs3 request of this thread belongs to `call`. Until it is on its way, other threads'
- * s3_guard_begin waits: libs3 makes the date of a request with gmtime(), which all threads share, and
- * a date that another thread overwrote is refused as clock skew.
+ * s3_guard_begin waits: libs3 makes the date of a request with gmtime(), which all threads share,
+ * and a date that another thread overwrote is refused as clock skew.
  */
 void s3_guard_begin(struct s3_guard_call *call);
 

@@ -11,7 +11,9 @@
 
 #include <string.h>
 
-/* S3's own limit is 1024 bytes with the prefix; a path segment is a file name in MinIO and in dir:. */
+/*
+ * S3's own limit is 1024 bytes with the prefix; a path segment is a file name in MinIO and in dir:.
+ */
 #define STORE_KEY_BYTES_MAX 512u
 #define STORE_KEY_SEGMENT_BYTES_MAX 200u
 
@@ -74,8 +76,8 @@ enum rc store_open(const struct store_config *config, struct stop *stop, struct 
     if (config->off) {
         return err_set(err, RC_INVALID, "the archive is switched off: there is no store to open");
     }
-    enum rc rc = config->is_s3 ? store_s3_create(config, store, err)
-                               : store_dir_create(config, store, err);
+    enum rc rc =
+        config->is_s3 ? store_s3_create(config, store, err) : store_dir_create(config, store, err);
     if (rc == RC_OK) {
         (*store)->stop = stop;
     }

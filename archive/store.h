@@ -9,14 +9,15 @@
  *
  * Promises: put returns RC_OK only when the store has confirmed the whole object (a directory: file
  * and directory fsynced). get returns RC_OK only when every byte of the object (or range) was
- * delivered. list returns RC_OK only when the listing was whole. No call retries by itself except to
- * find out an unknown outcome (head after a lost reply); pauses are the caller's (base/backoff.h).
- * Every call ends within the configured time-outs.
+ * delivered. list returns RC_OK only when the listing was whole. No call retries by itself except
+ * to find out an unknown outcome (head after a lost reply); pauses are the caller's
+ * (base/backoff.h). Every call ends within the configured time-outs.
  *
- * Errors of every call: RC_UNAVAILABLE, RC_TIMEOUT (come back), RC_DENIED (credentials, permissions,
- * clock skew; the text names which), RC_NOT_FOUND (get, head: the object; all: the bucket, whose
- * text says "bucket"), RC_EXISTS (put if absent), RC_INVALID (address), RC_LIMIT (quota, size),
- * RC_IO (directory), RC_CORRUPT (an answer that cannot be right), RC_STOPPED (the stop flag).
+ * Errors of every call: RC_UNAVAILABLE, RC_TIMEOUT (come back), RC_DENIED (credentials,
+ * permissions, clock skew; the text names which), RC_NOT_FOUND (get, head: the object; all: the
+ * bucket, whose text says "bucket"), RC_EXISTS (put if absent), RC_INVALID (address), RC_LIMIT
+ * (quota, size), RC_IO (directory), RC_CORRUPT (an answer that cannot be right), RC_STOPPED (the
+ * stop flag).
  *
  * Thread: a handle belongs to one thread at a time; open one per thread.
  */
@@ -35,22 +36,23 @@
 
 /* What HARVEY_ARCHIVE and HARVEY_S3_* say; filled by store_config_read (store_config.h). */
 struct store_config {
-    bool off;                  /* "none" */
+    bool off; /* "none" */
     bool is_s3;
     char url[STORE_URL_BYTES]; /* as configured: "s3://BUCKET/PREFIX" or "dir:PATH" */
     char dir[STORE_URL_BYTES];
     char bucket[64];
-    char prefix[256];          /* "" or without leading and trailing slash */
-    char endpoint[256];        /* "http://minio:9000" */
+    char prefix[256];   /* "" or without leading and trailing slash */
+    char endpoint[256]; /* "http://minio:9000" */
     char access_key_id[STORE_SECRET_BYTES];
     char secret_access_key[STORE_SECRET_BYTES]; /* never logged */
     char ca_file[STORE_URL_BYTES];              /* "" = the system's */
-    int64_t connect_timeout_ms; /* 0 = default 5000 */
-    int64_t request_timeout_ms; /* 0 = default 60000, the whole of one call */
+    int64_t connect_timeout_ms;                 /* 0 = default 5000 */
+    int64_t request_timeout_ms;                 /* 0 = default 60000, the whole of one call */
 };
 
 enum store_feature {
-    STORE_CONDITIONAL_PUT = 1u << 0, /* the probe at store_prepare passed: put-if-absent is atomic */
+    STORE_CONDITIONAL_PUT =
+        1u << 0, /* the probe at store_prepare passed: put-if-absent is atomic */
 };
 
 enum store_put_mode {
@@ -59,7 +61,9 @@ enum store_put_mode {
     STORE_PUT_IF_ABSENT, /* RC_EXISTS when the key is taken; without the feature: head, then put */
 };
 
-/* A body of known size: memory (bytes != NULL) or a file (fd >= 0, read from offset 0). Borrowed. */
+/*
+ * A body of known size: memory (bytes != NULL) or a file (fd >= 0, read from offset 0). Borrowed.
+ */
 struct store_body {
     const void *bytes;
     int fd;
@@ -108,7 +112,7 @@ struct store {
     const struct store_ops *ops;
     uint32_t features; /* enum store_feature, known after prepare */
     char url[STORE_URL_BYTES];
-    struct stop *stop; /* borrowed, may be NULL: STOP_NOW ends a call under way */
+    struct stop *stop;      /* borrowed, may be NULL: STOP_NOW ends a call under way */
     uint64_t request_count; /* calls that went out, for benchmarks and tests */
 };
 

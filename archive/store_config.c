@@ -152,8 +152,7 @@ static bool store_config_port_is_valid(const char *text, size_t count)
 /* HOST[:PORT], HOST a name, an IPv4 address, or an IPv6 address in brackets. */
 static bool store_config_host_is_valid(const char *host, size_t count)
 {
-    static const char set[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_";
+    static const char set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_";
     static const char ipv6[] = "0123456789abcdefABCDEF:.";
     size_t name = 0;
     if (count > 0 && host[0] == '[') {
@@ -211,7 +210,9 @@ static enum rc store_config_take_secret(char secret[STORE_SECRET_BYTES], const c
     return RC_OK;
 }
 
-/* A secret file as Docker mounts it: the value, perhaps with a line end that an editor put there. */
+/*
+ * A secret file as Docker mounts it: the value, perhaps with a line end that an editor put there.
+ */
 static enum rc store_config_read_secret_file(char secret[STORE_SECRET_BYTES], const char *name,
                                              const char *path, struct err *err)
 {
@@ -269,8 +270,7 @@ static enum rc store_config_read_pair(struct store_config *config, const char *i
 {
     bool has_id = false;
     bool has_secret = false;
-    enum rc rc =
-        store_config_read_secret(config->access_key_id, id_name, lookup, &has_id, err);
+    enum rc rc = store_config_read_secret(config->access_key_id, id_name, lookup, &has_id, err);
     if (rc == RC_OK) {
         rc = store_config_read_secret(config->secret_access_key, secret_name, lookup, &has_secret,
                                       err);
@@ -325,8 +325,8 @@ enum rc store_config_read(struct store_config *config, store_config_lookup_fn *l
 {
     memset(config, 0, sizeof *config);
     const char *archive = store_config_get(lookup, "HARVEY_ARCHIVE");
-    enum rc rc = store_config_parse_archive(config, archive != NULL ? archive
-                                                                    : STORE_CONFIG_DEFAULT, err);
+    enum rc rc =
+        store_config_parse_archive(config, archive != NULL ? archive : STORE_CONFIG_DEFAULT, err);
     if (rc != RC_OK || !config->is_s3) {
         return rc;
     }

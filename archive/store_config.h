@@ -22,8 +22,8 @@ typedef const char *store_config_lookup_fn(const char *name);
  * RC_NOT_FOUND: a secret file that cannot be read. HARVEY_S3_* mean nothing unless the archive is a
  * bucket.
  */
-RC_MUST_CHECK enum rc store_config_read(struct store_config *config,
-                                        store_config_lookup_fn *lookup, struct err *err);
+RC_MUST_CHECK enum rc store_config_read(struct store_config *config, store_config_lookup_fn *lookup,
+                                        struct err *err);
 
 /* The names above, NULL-terminated: for refusing unknown HARVEY_* names. */
 extern const char *const store_config_names[];

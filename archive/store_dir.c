@@ -111,7 +111,9 @@ static enum rc store_dir_make_parent(struct store_dir *dir, const char *path,
     return rc;
 }
 
-/* The root and those of its parents that are missing, with fsync of each parent that got a child. */
+/*
+ * The root and those of its parents that are missing, with fsync of each parent that got a child.
+ */
 static enum rc store_dir_make_root(const struct store_dir *dir, struct err *err)
 {
     char ancestor[FSIO_PATH_BYTES];

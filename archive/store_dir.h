@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * store_dir: an archive in a directory ("dir:PATH"); also how the spool and a copied bucket are read.
- * An object is the file PATH/<key>. It is written under a temporary name in PATH/.tmp/, fsynced, and
- * renamed to its name without replacing anything; then its directory is fsynced.
+ * store_dir: an archive in a directory ("dir:PATH"); also how the spool and a copied bucket are
+ * read. An object is the file PATH/<key>. It is written under a temporary name in PATH/.tmp/,
+ * fsynced, and renamed to its name without replacing anything; then its directory is fsynced.
  *
  * A put is always atomic and exclusive, so STORE_CONDITIONAL_PUT holds from the start. A full disk
  * is RC_IO with errno's text (ENOSPC, EDQUOT), not RC_LIMIT: space can come back, so the shipper

@@ -8,6 +8,7 @@
 
 #include "base/fsio.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -126,14 +127,11 @@ static enum rc store_dir_walk_folder(const struct store_dir_walk *walk, const ch
     }
     for (size_t i = 0; rc == RC_OK && i < names.count; i++) {
         char key[STORE_DIR_KEY_BYTES];
-        size_t folder_count = strlen(folder);
-        size_t count = strlen(names.names[i]);
-        if (folder_count + count >= sizeof key) {
+        int count = snprintf(key, sizeof key, "%s%s", folder, names.names[i]);
+        if (count <= 0 || (size_t)count >= sizeof key) {
             continue; /* longer than any key of ours */
         }
-        memcpy(key, folder, folder_count);
-        memcpy(key + folder_count, names.names[i], count + 1);
-        if (key[folder_count + count - 1] != '/') {
+        if (key[count - 1] != '/') {
             rc = store_dir_walk_object(walk, key, err);
         } else if (store_dir_walk_wants(walk, key)) {
             rc = store_dir_walk_folder(walk, key, depth + 1, err);

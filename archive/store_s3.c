@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * store_s3: see store_s3.h. Here: libs3's start and the guard's self-test, handles, the frame around
- * every request, and prepare (bucket, credentials, the probe). Objects are in store_s3_object.c, the
- * listing in store_s3_list.c; those three are the only files that call libs3.
+ * store_s3: see store_s3.h. Here: libs3's start and the guard's self-test, handles, the frame
+ * around every request, and prepare (bucket, credentials, the probe). Objects are in
+ * store_s3_object.c, the listing in store_s3_list.c; those three are the only files that call
+ * libs3.
  */
 #include "archive/store_s3.h"
 
@@ -96,8 +97,8 @@ enum rc store_s3_fail(const struct store_s3_call *call, const char *what, const 
     return err_set(err, rc, "%s %s: libs3 says %s", what, key, S3_get_status_name(call->status));
 }
 
-enum rc store_s3_full_key(const struct store_s3 *s3, const char *key,
-                          char full[STORE_S3_KEY_BYTES], struct err *err)
+enum rc store_s3_full_key(const struct store_s3 *s3, const char *key, char full[STORE_S3_KEY_BYTES],
+                          struct err *err)
 {
     const char *prefix = s3->config.prefix;
     int n = snprintf(full, STORE_S3_KEY_BYTES, "%s%s%s", prefix, *prefix == '\0' ? "" : "/", key);
@@ -157,8 +158,7 @@ static enum rc store_s3_start_locked(struct err *err)
 
 static bool store_s3_is_probed_locked(const struct store_s3 *s3)
 {
-    return store_s3_process.probed &&
-           strcmp(store_s3_process.endpoint, s3->config.endpoint) == 0 &&
+    return store_s3_process.probed && strcmp(store_s3_process.endpoint, s3->config.endpoint) == 0 &&
            strcmp(store_s3_process.bucket, s3->config.bucket) == 0;
 }
 
@@ -245,7 +245,8 @@ static enum rc store_s3_set_address(struct store_s3 *s3, struct err *err)
     bool https = strncmp(config->endpoint, "https://", 8) == 0;
     const char *host = strstr(config->endpoint, "://");
     if (host == NULL || (!https && strncmp(config->endpoint, "http://", 7) != 0)) {
-        return err_set(err, RC_INVALID, "'%s' is no address of a store: expected http:// or https://",
+        return err_set(err, RC_INVALID,
+                       "'%s' is no address of a store: expected http:// or https://",
                        config->endpoint);
     }
     s3->bucket = (S3BucketContext){

@@ -11,8 +11,8 @@
 #include "archive/store.h"
 
 /*
- * Used by store_open. The first call of a process initialises libcurl and libs3 and runs the guard's
- * self-test: a request to a closed port of this host must have passed through the guard.
+ * Used by store_open. The first call of a process initialises libcurl and libs3 and runs the
+ * guard's self-test: a request to a closed port of this host must have passed through the guard.
  * RC_INVALID (endpoint, bucket), RC_NOMEM, RC_INTERNAL (self-test).
  */
 RC_MUST_CHECK enum rc store_s3_create(const struct store_config *config, struct store **store,

@@ -69,8 +69,8 @@ enum rc store_s3_list(struct store *store, const char *prefix, const char *start
 RC_MUST_CHECK enum rc store_s3_check_bucket(struct store_s3 *s3, struct err *err);
 
 /*
- * Puts one object twice with If-None-Match: *, and removes it. *conditional = the second was refused.
- * A store that refuses the header itself (501) is RC_OK with false.
+ * Puts one object twice with If-None-Match: *, and removes it. *conditional = the second was
+ * refused. A store that refuses the header itself (501) is RC_OK with false.
  */
 RC_MUST_CHECK enum rc store_s3_probe(struct store_s3 *s3, bool *conditional, struct err *err);
 

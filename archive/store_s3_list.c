@@ -43,8 +43,8 @@ static S3Status store_s3_on_keys(int truncated, const char *next_marker, int cou
         bytes_put_u64(size, contents[i].size);
         page->call.sink_rc = buf_append(&page->entries, size, sizeof size, page->err);
         if (page->call.sink_rc == RC_OK) {
-            page->call.sink_rc = buf_append(&page->entries, contents[i].key,
-                                            strlen(contents[i].key) + 1, page->err);
+            page->call.sink_rc =
+                buf_append(&page->entries, contents[i].key, strlen(contents[i].key) + 1, page->err);
         }
         page->count++;
     }
@@ -90,7 +90,10 @@ struct store_s3_walk {
     void *arg;
 };
 
-/* Keys must come in order, below the prefix and after the marker: else the pages could run in a circle. */
+/*
+ * Keys must come in order, below the prefix and after the marker: else the pages could run in a
+ * circle.
+ */
 static enum rc store_s3_visit_page(struct store_s3_walk *walk, const struct store_s3_page *page,
                                    struct err *err)
 {
@@ -155,8 +158,10 @@ enum rc store_s3_list(struct store *store, const char *prefix, const char *start
     if (rc != RC_OK) {
         return rc;
     }
-    /* MinIO wants a marker to lie below the prefix (else 501). One before it asks for all of them, one
-     * behind it for none. */
+    /*
+     * MinIO wants a marker to lie below the prefix (else 501). One before it asks for all of them,
+     * one behind it for none.
+     */
     if (strncmp(walk.marker, walk.prefix, strlen(walk.prefix)) != 0) {
         if (strcmp(walk.marker, walk.prefix) > 0) {
             return RC_OK;

@@ -17,7 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STORE_S3_BODY_BYTES_MAX (1u << 30) /* ours are at most 16 MiB and a little, one list 256 MiB */
+#define STORE_S3_BODY_BYTES_MAX                                                                    \
+    (1u << 30) /* ours are at most 16 MiB and a little, one list 256 MiB */
 
 /* Content-MD5 wants base64, the ETag is hexadecimal. */
 struct store_s3_md5 {
@@ -35,8 +36,7 @@ struct store_s3_upload {
 
 static void store_s3_md5(const uint8_t *bytes, size_t count, struct store_s3_md5 *md5)
 {
-    static const char digits[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     uint8_t digest[HASH_MD5_BYTES + 2] = {0}; /* padded to whole groups of three */
     hash_md5(bytes, count, digest);
     bytes_to_hex(digest, HASH_MD5_BYTES, md5->hex);
@@ -113,14 +113,13 @@ static S3Status store_s3_on_data(int count, const char *bytes, void *arg)
         return S3StatusAbortedByCallback;
     }
     call->received_bytes += (uint64_t)count;
-    call->sink_rc = call->sink(call->sink_arg, (const uint8_t *)(const void *)bytes, (size_t)count,
-                               call->err);
+    call->sink_rc =
+        call->sink(call->sink_arg, (const uint8_t *)(const void *)bytes, (size_t)count, call->err);
     return call->sink_rc == RC_OK ? S3StatusOK : S3StatusAbortedByCallback;
 }
 
 /* A part that is not the part that was asked for is worse than none. */
-static bool store_s3_range_is_right(const struct s3_answer *answer,
-                                    const struct store_range *range)
+static bool store_s3_range_is_right(const struct s3_answer *answer, const struct store_range *range)
 {
     if (!answer->has_range || answer->range_first != range->offset ||
         answer->range_last - answer->range_first + 1 != answer->body_bytes) {
@@ -264,7 +263,10 @@ static void store_s3_send(struct store_s3 *s3, const struct store_s3_upload *upl
     store_s3_end(call);
 }
 
-/* A 2xx answer whose ETag is not the MD5: either the store's ETags never are, or it holds something else. */
+/*
+ * A 2xx answer whose ETag is not the MD5: either the store's ETags never are, or it holds something
+ * else.
+ */
 static enum rc store_s3_settle_etag(struct store_s3 *s3, const struct store_s3_upload *upload,
                                     const struct s3_answer *answer, struct err *err)
 {
@@ -280,7 +282,8 @@ static enum rc store_s3_settle_etag(struct store_s3 *s3, const struct store_s3_u
     enum rc rc = store_s3_holds(s3, upload, &same, err);
     if (rc == RC_NOT_FOUND) {
         return err_set(err, RC_UNAVAILABLE,
-                       "PUT %s: answered with success, but the store does not hold it", upload->key);
+                       "PUT %s: answered with success, but the store does not hold it",
+                       upload->key);
     }
     if (rc == RC_OK && !same) {
         return err_set(err, RC_CORRUPT,
@@ -295,8 +298,8 @@ static enum rc store_s3_settle_etag(struct store_s3 *s3, const struct store_s3_u
 }
 
 /*
- * 412. The same bytes are an earlier try of ours; for "if absent" that counts only when this very call
- * sent them twice: else the caller asked whether the name was free, and it was not.
+ * 412. The same bytes are an earlier try of ours; for "if absent" that counts only when this very
+ * call sent them twice: else the caller asked whether the name was free, and it was not.
  */
 static enum rc store_s3_settle_taken(struct store_s3 *s3, const struct store_s3_upload *upload,
                                      bool may_be_ours, struct err *err)
@@ -429,16 +432,17 @@ enum rc store_s3_remove(struct store *store, const char *key, struct err *err)
 enum rc store_s3_probe(struct store_s3 *s3, bool *conditional, struct err *err)
 {
     static const char text[] = "harvey asks whether a conditional put holds\n";
-    char key[32];
     char full[STORE_S3_KEY_BYTES];
     uint8_t random[8];
+    char hex[2 * sizeof random + 1];
+    char key[sizeof "probe/" + sizeof hex];
     struct store_s3_upload upload = {
         .key = full, .bytes = (const uint8_t *)text, .count = sizeof text - 1};
     struct store_s3_call call;
     *conditional = false;
-    memcpy(key, "probe/", 6);
     bytes_random(random, sizeof random);
-    bytes_to_hex(random, sizeof random, key + 6);
+    bytes_to_hex(random, sizeof random, hex);
+    (void)snprintf(key, sizeof key, "probe/%s", hex);
     enum rc rc = store_s3_full_key(s3, key, full, err);
     if (rc != RC_OK) {
         return rc;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A scripted S3 server on loopback: a small bucket in memory that plays one fault after another.
 
-Rows D1-D13 are libs3 2.0's defects (docs and archive/s3_guard.c name them), the rest is what stores and
+Rows D1-D13 are libs3 2.0's defects (archive/s3_guard.c names them), the rest is what stores and
 networks do. A test says which requests meet which fault:
 
     with ScriptedS3() as s3:
@@ -9,9 +9,9 @@ networks do. A test says which requests meet which fault:
         s3.on("GET", faults.cut(10), times=3)
         s3.on("PUT", faults.lost_reply(), key="claim")
 
-Without a rule a request gets the right answer: PUT (with If-None-Match: *), GET (with Range), HEAD, DELETE,
-LIST version 1, bucket creation. Written on sockets, because an HTTP library would not let us cut,
-stall or reset. Only the standard library.
+Without a rule a request gets the right answer: PUT (with If-None-Match: *), GET (with Range), HEAD,
+DELETE, LIST version 1, bucket creation. Written on sockets, because an HTTP library would not let
+us cut, stall or reset. Only the standard library.
 """
 
 import base64

@@ -258,8 +258,8 @@ static void test_catalog__damaged_claims(void **state)
     put_birth(fixture, 1, 0, 0);
     put_claim(fixture, 1, 3, 2, "22222222");
     check_ok(catalog_read_generations(&fixture->catalog, fixture->store, &err));
-    check_fails(RC_CORRUPT, catalog_load_generation(&fixture->catalog.generations[0],
-                                                    fixture->store, 1, &err));
+    check_fails(RC_CORRUPT,
+                catalog_load_generation(&fixture->catalog.generations[0], fixture->store, 1, &err));
     assert_false(fixture->catalog.generations[0].loaded);
 }
 
@@ -294,8 +294,7 @@ static void test_catalog__forks_between_generations(void **state)
         {"one line", {{1, 0, 0}, {2, 1, 0}, {3, 2, 0}}, 0, 0},
         {"two children", {{1, 0, 0}, {2, 1, 0}, {3, 1, 0}}, 2, 3},
         {"the younger supersedes", {{1, 0, 0}, {2, 1, 0}, {3, 1, 2}}, 0, 0},
-        {"a later one supersedes one of them",
-         {{1, 0, 0}, {2, 1, 0}, {3, 1, 0}, {4, 3, 2}}, 0, 0},
+        {"a later one supersedes one of them", {{1, 0, 0}, {2, 1, 0}, {3, 1, 0}, {4, 3, 2}}, 0, 0},
         {"a later one on the other side", {{1, 0, 0}, {2, 1, 0}, {3, 1, 0}, {4, 2, 3}}, 0, 0},
         {"still open further on", {{1, 0, 0}, {2, 1, 0}, {3, 1, 0}, {4, 3, 0}}, 2, 3},
         {"the tip was superseded", {{1, 0, 0}, {2, 1, 0}, {3, 2, 0}, {4, 1, 3}}, 0, 0},
@@ -314,8 +313,7 @@ static void test_catalog__forks_between_generations(void **state)
         assert_int_equal(setup(&made), 0);
         fixture = made;
         for (size_t j = 0; j < 8 && cases[i].births[j][0] != 0; j++) {
-            put_birth(fixture, cases[i].births[j][0], cases[i].births[j][1],
-                      cases[i].births[j][2]);
+            put_birth(fixture, cases[i].births[j][0], cases[i].births[j][1], cases[i].births[j][2]);
         }
         check_ok(catalog_read_generations(&fixture->catalog, fixture->store, &err));
         bool fork = catalog_find_fork(&fixture->catalog, &a, &b);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * catalog_run: the contiguous run of one generation, and what it says of holes, successors and forks.
- * Archives are made up in a directory from real segments of sample WALs. `same` and `other` share
- * their first 10 frames and differ from frame 11 on, as after a power loss; WAL 2 follows.
+ * catalog_run: the contiguous run of one generation, and what it says of holes, successors and
+ * forks. Archives are made up in a directory from real segments of sample WALs. `same` and `other`
+ * share their first 10 frames and differ from frame 11 on, as after a power loss; WAL 2 follows.
  */
 #include "archive/catalog.h"
 
@@ -108,8 +108,7 @@ static void put_piece(struct fixture *fixture, const struct piece *piece,
         header->archived = (struct wal_point){piece->archived, {1, 1}};
     }
     if (piece->wal_no == 2 && piece->first == 1) {
-        const struct sample_wal *from =
-            piece->link_wal != NULL ? piece->link_wal : &fixture->same;
+        const struct sample_wal *from = piece->link_wal != NULL ? piece->link_wal : &fixture->same;
         header->link = (struct wal_point){{1, piece->link_frame_no},
                                           sample_wal_checksum(from, piece->link_frame_no)};
     }
@@ -118,7 +117,8 @@ static void put_piece(struct fixture *fixture, const struct piece *piece,
     check_ok(segment_write(fixture->writer, header, content, count, &object, &err));
     segment_key(header, &key);
     object_key_format(&key, text);
-    check_ok(store_put_bytes(fixture->store, text, object.data, object.size, STORE_PUT_PLAIN, &err));
+    check_ok(
+        store_put_bytes(fixture->store, text, object.data, object.size, STORE_PUT_PLAIN, &err));
     buf_deinit(&object);
 }
 
@@ -148,8 +148,8 @@ static void find(struct fixture *fixture)
 {
     struct err err = ERR_INIT;
     check_ok(catalog_load_generation(&fixture->generation, fixture->store, 1, &err));
-    check_ok(catalog_find_run(&fixture->generation, fixture->store, 1, WINDOW, &fixture->run,
-                              &err));
+    check_ok(
+        catalog_find_run(&fixture->generation, fixture->store, 1, WINDOW, &fixture->run, &err));
 }
 
 /* Finds the run and holds it against "first-last/term …" and the end's kind. */
@@ -211,8 +211,8 @@ static void test_catalog_run__reads_few_headers(void **state)
     find(fixture);
     uint64_t before = fixture->store->request_count;
     struct err err = ERR_INIT;
-    check_ok(catalog_find_run(&fixture->generation, fixture->store, 1, WINDOW, &fixture->run,
-                              &err));
+    check_ok(
+        catalog_find_run(&fixture->generation, fixture->store, 1, WINDOW, &fixture->run, &err));
     assert_int_equal(fixture->run.segment_count, 5);
     assert_int_equal(fixture->store->request_count - before, 2);
 }
@@ -227,8 +227,8 @@ static void test_catalog_run__across_wals(void **state)
     assert_run(fixture, "1-10/1 11-20/1 next:1-5/1 next:6-9/2", CATALOG_END_CLEAN, 0);
     assert_int_equal(fixture->run.end.position.wal_no, 2);
     struct err err = ERR_INIT; /* from WAL 2 on: a snapshot lay in it */
-    check_ok(catalog_find_run(&fixture->generation, fixture->store, 2, WINDOW, &fixture->run,
-                              &err));
+    check_ok(
+        catalog_find_run(&fixture->generation, fixture->store, 2, WINDOW, &fixture->run, &err));
     assert_int_equal(fixture->run.segment_count, 2);
     assert_int_equal(fixture->run.end_kind, CATALOG_END_CLEAN);
 }
@@ -445,8 +445,13 @@ static void test_catalog_run__next_wal_of_another_history(void **state)
 {
     struct fixture *fixture = *state;
     char text[OBJECT_KEY_BYTES];
-    struct piece piece = {.wal = &fixture->next, .wal_no = 2, .first = 1, .last = 5, .term = 2,
-                          .link_frame_no = 20, .link_wal = &fixture->other};
+    struct piece piece = {.wal = &fixture->next,
+                          .wal_no = 2,
+                          .first = 1,
+                          .last = 5,
+                          .term = 2,
+                          .link_frame_no = 20,
+                          .link_wal = &fixture->other};
     put(fixture, &fixture->same, 1, 20, 1);
     put_piece(fixture, &piece, text);
     assert_run(fixture, "1-20/1", CATALOG_END_FORK, 1);
@@ -508,12 +513,13 @@ static void test_catalog_run__header_under_another_name(void **state)
     check_ok(store_get_buf(fixture->store, text, &object, &err));
     check_ok(store_remove(fixture->store, text, &err));
     text[strlen(text) - strlen("1.wal.zst")] = '2'; /* the lead's tag */
-    check_ok(store_put_bytes(fixture->store, text, object.data, object.size, STORE_PUT_PLAIN, &err));
+    check_ok(
+        store_put_bytes(fixture->store, text, object.data, object.size, STORE_PUT_PLAIN, &err));
     buf_deinit(&object);
     check_ok(catalog_load_generation(&fixture->generation, fixture->store, 1, &err));
-    check_fails(RC_CORRUPT, catalog_read_header(&fixture->generation.birth.id,
-                                                &fixture->generation.segments[0], fixture->store,
-                                                fixture->header, &err));
+    check_fails(RC_CORRUPT,
+                catalog_read_header(&fixture->generation.birth.id, &fixture->generation.segments[0],
+                                    fixture->store, fixture->header, &err));
     assert_run(fixture, "", CATALOG_END_DAMAGE, 1);
 }
 

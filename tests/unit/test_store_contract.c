@@ -208,8 +208,7 @@ static void *racer_thread_main(void *arg)
         char key[32];
         (void)snprintf(key, sizeof key, "race/%d", round);
         (void)pthread_barrier_wait(racer->barrier);
-        enum rc rc =
-            store_put_bytes(store, key, text, (size_t)n, STORE_PUT_IF_ABSENT, &err);
+        enum rc rc = store_put_bytes(store, key, text, (size_t)n, STORE_PUT_IF_ABSENT, &err);
         racer->wins += rc == RC_OK;
         racer->losses += rc == RC_EXISTS;
     }
@@ -230,8 +229,7 @@ static void test_store__one_of_many_racers_wins(void **state)
     }
     assert_int_equal(pthread_barrier_init(&barrier, NULL, RACERS), 0);
     for (int i = 0; i < RACERS; i++) {
-        racers[i] =
-            (struct racer){.config = &fixture->config, .barrier = &barrier, .number = i};
+        racers[i] = (struct racer){.config = &fixture->config, .barrier = &barrier, .number = i};
         assert_int_equal(pthread_create(&threads[i], NULL, racer_thread_main, &racers[i]), 0);
     }
     for (int i = 0; i < RACERS; i++) {
@@ -378,13 +376,12 @@ static void test_store__lists_in_order_of_whole_keys(void **state)
     struct fixture *fixture = *state;
     assert_list(fixture, "", "", "");
     /* '-' and '.' sort before '/', digits and letters after it. */
-    static const char *const keys[] = {"b/2", "a/x",    "a-b",  "a.b",    "a0",
+    static const char *const keys[] = {"b/2",  "a/x",    "a-b",  "a.b",    "a0",
                                        "b/10", "a/x-/y", "a/x0", "b/2.d/e"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         put(fixture, keys[i], keys[i]);
     }
-    assert_list(fixture, "", "",
-                "a-b=3 a.b=3 a/x=3 a/x-/y=6 a/x0=4 a0=2 b/10=4 b/2=3 b/2.d/e=7 ");
+    assert_list(fixture, "", "", "a-b=3 a.b=3 a/x=3 a/x-/y=6 a/x0=4 a0=2 b/10=4 b/2=3 b/2.d/e=7 ");
     assert_list(fixture, "a", "", "a-b=3 a.b=3 a/x=3 a/x-/y=6 a/x0=4 a0=2 ");
     assert_list(fixture, "a/", "", "a/x=3 a/x-/y=6 a/x0=4 ");
     assert_list(fixture, "a/x-", "", "a/x-/y=6 ");
@@ -433,8 +430,8 @@ static void test_store__lists_many(void **state)
 static void test_store__refuses_bad_keys(void **state)
 {
     struct fixture *fixture = *state;
-    static const char *const keys[] = {"", "/", "/a", "a/", "a//b", ".", "..", "a/../b", ".tmp/x",
-                                       "a/.b", "a b", "a+b", "a%b", "ä"};
+    static const char *const keys[] = {"",       "/",      "/a",   "a/",  "a//b", ".",   "..",
+                                       "a/../b", ".tmp/x", "a/.b", "a b", "a+b",  "a%b", "ä"};
     struct err err = ERR_INIT;
     struct listing listing = {.count = 0};
     uint64_t size = 0;
@@ -502,7 +499,8 @@ static int run(const char *name, bool s3)
         cmocka_unit_test_setup_teardown(test_store__gives_back_what_was_put, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store__puts_a_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store__put_again_is_harmless, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_store__put_leaves_another_object_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_store__put_leaves_another_object_alone, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_store__put_if_absent, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store__one_of_many_racers_wins, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store__missing_objects, setup, teardown),
