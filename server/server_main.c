@@ -185,7 +185,14 @@ static enum rc look_at_store(struct server *server, struct err *err)
         server->store_refused = rc == RC_DENIED;
     }
     store_close(store);
-    return rc == RC_DENIED || rc == RC_INTERNAL || rc == RC_INVALID ? rc : RC_OK;
+    if (rc == RC_DENIED || rc == RC_INTERNAL || rc == RC_INVALID) {
+        return err_prefix(err, "reaching %s %s", config.url, config.endpoint);
+    }
+    if (rc != RC_OK) {
+        log_warn("server", "the store does not answer yet  archive=%s endpoint=%s error=\"%s\"",
+                 config.url, config.endpoint, err->text);
+    }
+    return RC_OK;
 }
 
 static enum rc make_replicator(struct server *server, struct err *err)

@@ -54,7 +54,7 @@ static void lag_line(struct text_writer *text, const struct replicator_status *s
 {
     const struct replicator_lag_stats *recent = &status->lag_recent;
     line(text,
-         "Lag: %" PRId64 " frame%s, %" PRId64 " bytes, %" PRId64 " ms  (last %" PRId64
+         "Lag: %" PRId64 " frame%s, %" PRId64 " bytes, %" PRId64 " ms  (lag of the last %" PRId64
          " s: p50 %" PRId64 " ms, p99 %" PRId64 " ms, max %" PRId64 " ms)",
          status->lag_frames, plural(status->lag_frames), status->lag_bytes, status->lag_ms,
          recent->seconds, recent->p50_ms, recent->p99_ms, recent->max_ms);
