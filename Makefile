@@ -222,7 +222,7 @@ clean: ## removes what was built (data/, backup/ and bin/minio stay)
 install: build ## server, restore, man pages and the systemd unit (DESTDIR=, PREFIX=/usr/local)
 	install -D -m 755 bin/server $(DESTDIR)$(PREFIX)/sbin/harvey-server
 	install -D -m 755 bin/restore $(DESTDIR)$(PREFIX)/bin/harvey-restore
-	install -D -m 644 server/harvey-server.8 $(DESTDIR)$(PREFIX)/share/man/man8/harvey-server.8
-	install -D -m 644 restorer/harvey-restore.1 $(DESTDIR)$(PREFIX)/share/man/man1/harvey-restore.1
+	install -D -m 644 packaging/harvey-server.8 $(DESTDIR)$(PREFIX)/share/man/man8/harvey-server.8
+	install -D -m 644 packaging/harvey-restore.1 $(DESTDIR)$(PREFIX)/share/man/man1/harvey-restore.1
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
-	sed 's|@PREFIX@|$(PREFIX)|' server/harvey.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/harvey.service
+	sed 's|@PREFIX@|$(PREFIX)|' packaging/harvey.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/harvey.service

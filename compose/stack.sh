@@ -57,7 +57,7 @@ build_image() {
     name=$1
     shift
     say "image $name: building, where something changed (the first time takes minutes)"
-    log=$(mktemp)
+    log=$(mktemp -t harvey-build.XXXXXX)
     docker build -t "$name" "$@" >"$log" 2>&1 || {
         tail -n 40 "$log" >&2
         die "image $name: the build failed, its log is $log"
