@@ -463,8 +463,9 @@ static void run_describe(const struct run_finder *finder, struct run_end *end,
 static enum rc run_answer(struct run_finder *finder, struct run_end *end, struct catalog_run *run,
                           struct err *err)
 {
-    run->segments = calloc(finder->run_count + 1, sizeof *run->segments);
-    if (run->segments == NULL) {
+    void *pointers = calloc(finder->run_count + 1, sizeof(void *));
+    run->segments = pointers;
+    if (pointers == NULL) {
         return err_set(err, RC_NOMEM, "no memory for a run of %zu objects", finder->run_count);
     }
     for (size_t i = 0; i < finder->run_count; i++) {

@@ -84,6 +84,21 @@ bool store_s3_succeeded(const struct store_s3_call *call)
                              : s3_answer_is_success(&call->guard.answer);
 }
 
+/*
+ * Stores that refuse Signature V2 in words that change from year to year, or not in words at all.
+ */
+static bool store_s3_host_wants_v4(const char *endpoint)
+{
+    static const char *const hosts[] = {".amazonaws.com", ".cloudflarestorage.com",
+                                        ".backblazeb2.com"};
+    for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++) {
+        if (strstr(endpoint, hosts[i]) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 enum rc store_s3_fail(const struct store_s3_call *call, const char *what, const char *key,
                       struct err *err)
 {
@@ -91,7 +106,15 @@ enum rc store_s3_fail(const struct store_s3_call *call, const char *what, const 
         return call->sink_rc;
     }
     if (call->guard.performed_count > 0 && !s3_guard_is_off()) {
-        return s3_answer_fail(&call->guard.answer, what, key, err);
+        struct err failure = ERR_INIT;
+        enum rc rc = s3_answer_fail(&call->guard.answer, what, key, &failure);
+        bool refused = rc == RC_DENIED || rc == RC_INVALID;
+        if (refused && !s3_answer_wants_v4(&call->guard.answer) &&
+            store_s3_host_wants_v4(call->s3->config.endpoint)) {
+            return err_set(err, rc, "%s; it wants Signature V4, not supported yet (AWS, R2, B2)",
+                           failure.text);
+        }
+        return err_set(err, rc, "%s", failure.text);
     }
     enum rc rc = call->status == S3StatusOutOfMemory ? RC_NOMEM : RC_INVALID;
     return err_set(err, rc, "%s %s: libs3 says %s", what, key, S3_get_status_name(call->status));
