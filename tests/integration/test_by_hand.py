@@ -15,6 +15,7 @@ import pytest
 
 from harness import env, oracle
 from harness.archive import SEGMENT
+from harness.foreign import ForeignLoop, sqlite3
 from harness.load import Ledger
 from harness.process import clean_environment
 
@@ -106,8 +107,12 @@ def test_by_hand__many_wals(scene):
     server = scene.server(archive, SHIP_INTERVAL_MS=5).start_ready()
     server.wait_snapshot()
     ledger = Ledger()
-    load = scene.load(server, ledger, clients=6, payload_bytes=1000, pause_s=0.0).start()
-    server.wait_status(lambda s: s["local"]["wal_no"] >= 3, "two WAL resets", limit_s=120)
+    load = scene.load(server, ledger, clients=3).start()
+    sqlite3(scene.database, ".timeout 5000", "CREATE TABLE churn(x);")
+    churn = ForeignLoop(scene.database,
+                        ["INSERT INTO churn VALUES(randomblob(3000000)); DELETE FROM churn;"])
+    with churn:
+        server.wait_status(lambda s: s["local"]["wal_no"] >= 4, "three WAL resets", limit_s=120)
     load.stop()
     generation = server.wait_archived()["generation"]
     server.stop_clean()

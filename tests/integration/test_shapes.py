@@ -152,6 +152,8 @@ def test_shapes__killed_inside_a_large_transaction(scene):
     server = scene.server(archive, SHIP_INTERVAL_MS=0).start_ready()
     server.wait_snapshot()
     sqlite3(scene.database, ".timeout 20000", "CREATE TABLE bulk(x);")
+    server.insert("after the table")
+    server.wait_archived()
     for number in range(4):
         connection = sqlite.connect(scene.database, timeout=20)
         connection.execute("PRAGMA cache_size=50")  # spills into the -wal before its commit

@@ -86,8 +86,8 @@ def test_status__text_for_people(scene):
     text = server.request("GET", "/status")
     assert text.code == 200 and text.headers["Content-Type"].startswith("text/plain")
     assert rows_in_text(server) == status["rows"]
-    for word in ("leader", status["generation"], "lag", archive.url, "FULL"):
-        assert word in text.body, f"{word} is not in\n{text.body}"
+    for word in ("leader", status["generation"], "lag", archive.url, "full"):
+        assert word in text.body.lower(), f"{word} is not in\n{text.body}"
     server.stop_clean()
 
 

@@ -6,7 +6,7 @@ import secrets
 
 from . import env
 from .process import Port, Process, clean_environment
-from .s3 import S3
+from .s3 import S3, S3Error
 from .wait import Waited, until
 
 
@@ -40,8 +40,11 @@ class MinIO(Process):
             connection = http.client.HTTPConnection("127.0.0.1", self.port.number, timeout=5)
             try:
                 connection.request("GET", "/minio/health/live")
-                return connection.getresponse().status == 200
-            except (OSError, http.client.HTTPException):
+                if connection.getresponse().status != 200:
+                    return False
+                self.s3.call("GET", "/")  # healthy comes before it knows its own user
+                return True
+            except (OSError, http.client.HTTPException, S3Error):
                 return False
             finally:
                 connection.close()

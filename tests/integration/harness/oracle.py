@@ -122,7 +122,7 @@ def dump_hash(path):
         for kind, name, _, sql in names:
             if kind == b"table" and sql:
                 quoted = name.decode().replace('"', '""')
-                for row in connection.execute(f'SELECT rowid, * FROM "{quoted}" ORDER BY rowid'):
+                for row in connection.execute(f'SELECT * FROM "{quoted}"'):
                     digest.update(repr(row).encode())
     finally:
         connection.close()
