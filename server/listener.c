@@ -141,7 +141,7 @@ static enum rc open_unix(struct listener *listener, const char *address, struct 
 /* Writes the bound address: the port may have been the kernel's choice. */
 static void name_socket(struct listener *listener)
 {
-    struct sockaddr_storage storage;
+    struct sockaddr_storage storage = {0};
     socklen_t bytes = sizeof storage;
     char host[HOST_BYTES];
     char port[8];

@@ -133,7 +133,7 @@ static json_t *text_or_null(const char *text)
     }
     char ascii[STATUS_REASON_BYTES];
     size_t i = 0;
-    for (; text[i] != '\0' && i < sizeof ascii - 1; i++) {
+    for (; i < sizeof ascii - 1 && text[i] != '\0'; i++) {
         ascii[i] = (unsigned char)text[i] < 0x80 ? text[i] : '?';
     }
     ascii[i] = '\0';
@@ -162,8 +162,8 @@ static json_t *snapshot_json(const struct replicator_status *status)
 {
     json_t *snapshot = position_json(status->has_snapshot, status->snapshot);
     if (status->has_snapshot &&
-        json_object_set_new(snapshot, "age_s",
-                            json_real((double)(status->snapshot_age_ms / 1000))) != 0) {
+        json_object_set_new(snapshot, "age_s", json_real((double)status->snapshot_age_ms / 1000)) !=
+            0) {
         json_decref(snapshot);
         return NULL;
     }
