@@ -110,7 +110,7 @@ struct store_ops {
 /* The first member of each implementation's struct. */
 struct store {
     const struct store_ops *ops;
-    uint32_t features; /* enum store_feature, known after prepare */
+    uint32_t features; /* enum store_feature, known after a prepare with create (by any handle) */
     char url[STORE_URL_BYTES];
     struct stop *stop;      /* borrowed, may be NULL: STOP_NOW ends a call under way */
     uint64_t request_count; /* calls that went out, for benchmarks and tests */

@@ -30,7 +30,7 @@ static struct {
     pthread_mutex_t mutex;
     bool initialized;
     bool tested;
-    /* The last probe's result: handles opened later on the same bucket need not probe again. */
+    /* The last probe's result: other handles on the same bucket need not probe again. */
     bool probed;
     bool conditional;
     char endpoint[sizeof((struct store_config *)0)->endpoint];
@@ -177,12 +177,22 @@ static enum rc store_s3_start_locked(struct err *err)
     return RC_OK;
 }
 
-/* ---- what the probe found, for handles opened later ---- */
+/* ---- what the probe found, for all handles on the same bucket ---- */
 
 static bool store_s3_is_probed_locked(const struct store_s3 *s3)
 {
     return store_s3_process.probed && strcmp(store_s3_process.endpoint, s3->config.endpoint) == 0 &&
            strcmp(store_s3_process.bucket, s3->config.bucket) == 0;
+}
+
+bool store_s3_is_conditional(struct store_s3 *s3)
+{
+    ASSERT(pthread_mutex_lock(&store_s3_process.mutex) == 0);
+    if (store_s3_is_probed_locked(s3)) {
+        s3->base.features = store_s3_process.conditional ? STORE_CONDITIONAL_PUT : 0;
+    }
+    ASSERT(pthread_mutex_unlock(&store_s3_process.mutex) == 0);
+    return (s3->base.features & STORE_CONDITIONAL_PUT) != 0;
 }
 
 static void store_s3_set_conditional(struct store_s3 *s3, bool conditional)
@@ -306,10 +316,10 @@ enum rc store_s3_create(const struct store_config *config, struct store **store,
     }
     ASSERT(pthread_mutex_lock(&store_s3_process.mutex) == 0);
     enum rc rc = store_s3_start_locked(err);
-    if (rc == RC_OK && store_s3_is_probed_locked(s3) && store_s3_process.conditional) {
-        s3->base.features = STORE_CONDITIONAL_PUT;
-    }
     ASSERT(pthread_mutex_unlock(&store_s3_process.mutex) == 0);
+    if (rc == RC_OK) {
+        (void)store_s3_is_conditional(s3);
+    }
     if (rc == RC_OK) {
         rc = store_s3_set_address(s3, err);
     }

@@ -55,6 +55,9 @@ enum rc store_s3_fail(const struct store_s3_call *call, const char *what, const 
 void store_s3_on_complete(S3Status status, const S3ErrorDetails *details, void *arg);
 S3Status store_s3_on_properties(const S3ResponseProperties *properties, void *arg);
 
+/* Whether a probe by any handle of this process found that this bucket's conditional put holds. */
+bool store_s3_is_conditional(struct store_s3 *s3);
+
 /* The parts of the ops table that live in other files. */
 enum rc store_s3_put(struct store *store, const char *key, const struct store_body *body,
                      enum store_put_mode mode, struct err *err);

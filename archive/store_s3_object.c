@@ -383,7 +383,7 @@ enum rc store_s3_put(struct store *store, const char *key, const struct store_bo
     char full[STORE_S3_KEY_BYTES];
     struct store_s3_upload upload = {.key = full};
     struct store_s3_call call;
-    bool conditional = (s3->base.features & STORE_CONDITIONAL_PUT) != 0;
+    bool conditional = store_s3_is_conditional(s3);
     enum rc rc = store_s3_full_key(s3, key, full, err);
     if (rc == RC_OK) {
         rc = store_s3_load(s3, body, &upload, err);
