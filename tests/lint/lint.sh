@@ -50,8 +50,9 @@ names() {
 
 tidy() {
     make -s compile_commands.json >/dev/null || return 1
-    files 'base/*.c' 'archive/*.c' 'replicator/*.c' 'restorer/*.c' 'server/*.c' 'door/*.c' |
-        xargs -r -n 4 -P "$(nproc)" clang-tidy --quiet -p . 2>/dev/null
+    ! files 'base/*.c' 'archive/*.c' 'replicator/*.c' 'restorer/*.c' 'server/*.c' 'door/*.c' |
+        xargs -r -n 4 -P "$(nproc)" clang-tidy --quiet -p . 2>/dev/null |
+        grep -E ': (error|warning): ' # the path to it: clang-tidy -p . FILE
 }
 
 layers() { tests/lint/layers.sh; }
