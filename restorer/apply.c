@@ -17,10 +17,14 @@
 
 #define APPLY_IOV_MAX 64 /* pages gathered into one pwritev; far below IOV_MAX */
 
+static bool apply_is_full(int code)
+{
+    return code == ENOSPC || code == EDQUOT || code == EFBIG;
+}
+
 enum rc apply_fail(struct err *err, const char *what, const char *path)
 {
-    bool is_full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
-    return err_set_errno(err, is_full ? RC_LIMIT : RC_IO, "cannot %s %s", what, path);
+    return err_set_errno(err, apply_is_full(errno) ? RC_LIMIT : RC_IO, "cannot %s %s", what, path);
 }
 
 enum rc apply_init(struct apply *apply, int fd, const char *path, uint32_t page_size_bytes,
@@ -33,11 +37,10 @@ enum rc apply_init(struct apply *apply, int fd, const char *path, uint32_t page_
     if (ftruncate(fd, 0) != 0) {
         return apply_fail(err, "empty", path);
     }
-    /* Room and neighbouring blocks for all of it, before pages come in any order; a filesystem that
-     * cannot reserve is none the worse. */
+    /* Room and neighbouring blocks for all of it, before pages come in any order. Where the
+     * filesystem cannot reserve, the writes will tell. */
     off_t size_bytes = (off_t)page_count * (off_t)page_size_bytes;
-    if (fallocate(fd, 0, 0, size_bytes) != 0 && errno != EOPNOTSUPP && errno != ENOSYS &&
-        errno != EINTR) {
+    if (fallocate(fd, 0, 0, size_bytes) != 0 && apply_is_full(errno)) {
         return apply_fail(err, "make room for", path);
     }
     apply->page_bits = calloc((size_t)page_count / 8 + 1, 1);

@@ -168,19 +168,19 @@ static void choose_name_some(const struct catalog *catalog, char *text, size_t t
     }
 }
 
-static enum rc choose_given(const struct choose_source *source,
-                            struct catalog_generation **generation, struct err *err)
+static enum rc choose_given(const struct choose_source *source, struct choose_result *result,
+                            struct err *err)
 {
     char known[CHOOSE_NAMED_MAX * (GENERATION_ID_BYTES + 2)];
-    *generation = catalog_find(source->catalog, &source->request->generation);
-    if (*generation == NULL) {
+    result->generation = catalog_find(source->catalog, &source->request->generation);
+    if (result->generation == NULL) {
         choose_name_some(source->catalog, known, sizeof known);
         return err_set(err, RC_NOT_FOUND,
                        "the archive %s holds no generation %s; its newest are %s (restore --list)",
                        source->store->url, source->request->generation.text, known);
     }
-    enum rc rc = choose_load(source, *generation, err);
-    if (rc == RC_OK && catalog_latest_snapshot(*generation, NULL) == NULL) {
+    enum rc rc = choose_load(source, result->generation, err);
+    if (rc == RC_OK && catalog_latest_snapshot(result->generation, NULL) == NULL) {
         return err_set(err, RC_NOT_FOUND,
                        "generation %s holds no complete snapshot yet: nothing to restore in it",
                        source->request->generation.text);
@@ -202,8 +202,7 @@ static void choose_note_newer(const struct catalog_generation *newest, char *not
         newest->birth.id.text, from);
 }
 
-static enum rc choose_latest(const struct choose_source *source,
-                             struct catalog_generation **generation, char *note, bool *needs_choice,
+static enum rc choose_latest(const struct choose_source *source, struct choose_result *result,
                              struct err *err)
 {
     const struct catalog *catalog = source->catalog;
@@ -211,7 +210,7 @@ static enum rc choose_latest(const struct choose_source *source,
     const struct catalog_generation *b = NULL;
     struct choose_call call = {.source = source};
     if (catalog_find_fork(catalog, &a, &b)) {
-        *needs_choice = true;
+        result->needs_choice = true;
         return err_set(err, RC_CORRUPT,
                        "the history forks: %s and %s both go on from generation %s; choose one "
                        "with --generation %s or --generation %s",
@@ -229,9 +228,9 @@ static enum rc choose_latest(const struct choose_source *source,
     }
     const struct catalog_generation *newest = &catalog->generations[catalog->generation_count - 1];
     if (newest != call.found) {
-        choose_note_newer(newest, note);
+        choose_note_newer(newest, result->note);
     }
-    *generation = call.found;
+    result->generation = call.found;
     return RC_OK;
 }
 
@@ -290,16 +289,34 @@ static enum rc choose_reaches_time(const struct choose_source *source,
     return rc;
 }
 
-static enum rc choose_by_time(const struct choose_source *source,
-                              struct catalog_generation **generation, char *note,
-                              bool *needs_choice, struct err *err)
+/* The generation that was live cannot be had at that time. What can is the end of what it goes on
+ * from, and no commit behind that: those are not part of its history. */
+static void choose_note_passed_over(const struct catalog *catalog,
+                                    const struct catalog_generation *passed_over,
+                                    struct choose_result *result)
+{
+    const struct catalog_generation *one = passed_over;
+    (void)snprintf(result->note, CHOOSE_NOTE_BYTES,
+                   "generation %s was live then, but its first snapshot is later",
+                   passed_over->birth.id.text);
+    while (one != NULL && one->birth.has_parent && !result->has_limit) {
+        if (generation_id_equal(&one->birth.parent, &result->generation->birth.id)) {
+            result->has_limit = true;
+            result->limit = one->birth.parent_point.position;
+        }
+        const struct catalog_generation *parent = catalog_find(catalog, &one->birth.parent);
+        one = parent != NULL && parent < one ? parent : NULL; /* births come in order */
+    }
+}
+
+static enum rc choose_by_time(const struct choose_source *source, struct choose_result *result,
+                              struct err *err)
 {
     struct catalog *catalog = source->catalog;
     int64_t unix_ms = source->request->target_unix_ms;
     struct catalog_generation *passed_over = NULL;
     bool *is_replaced = calloc(catalog->generation_count, sizeof *is_replaced);
     enum rc rc = is_replaced != NULL ? RC_OK : err_set(err, RC_NOMEM, "no memory");
-    *generation = NULL;
     for (size_t i = catalog->generation_count; i > 0 && rc == RC_OK; i--) {
         struct catalog_generation *one = &catalog->generations[i - 1];
         bool reaches = false;
@@ -308,21 +325,22 @@ static enum rc choose_by_time(const struct choose_source *source,
         }
         rc = choose_reaches_time(source, one, &reaches, err);
         if (rc != RC_OK || !reaches) {
-            passed_over = *generation == NULL && passed_over == NULL ? one : passed_over;
+            bool is_first = result->generation == NULL && passed_over == NULL;
+            passed_over = is_first ? one : passed_over;
             continue;
         }
-        if (*generation != NULL) {
-            *needs_choice = true;
+        if (result->generation != NULL) {
+            result->needs_choice = true;
             rc = err_set(err, RC_CORRUPT,
                          "two generations were live at that time: choose with --generation %s or "
                          "--generation %s",
-                         (*generation)->birth.id.text, one->birth.id.text);
+                         result->generation->birth.id.text, one->birth.id.text);
         }
-        *generation = one;
+        result->generation = one;
         choose_mark_replaced(catalog, one, is_replaced);
     }
     free(is_replaced);
-    if (rc == RC_OK && *generation == NULL) {
+    if (rc == RC_OK && result->generation == NULL) {
         char time[CLK_RFC3339_BYTES];
         clk_format_rfc3339(unix_ms, time);
         rc = err_set(err, RC_CORRUPT,
@@ -331,29 +349,23 @@ static enum rc choose_by_time(const struct choose_source *source,
                      source->store->url, time);
     }
     if (rc == RC_OK && passed_over != NULL) {
-        (void)snprintf(note, CHOOSE_NOTE_BYTES,
-                       "generation %s was live then, but its first snapshot is later",
-                       passed_over->birth.id.text);
+        choose_note_passed_over(catalog, passed_over, result);
     }
     return rc;
 }
 
-enum rc choose_generation(const struct choose_source *source,
-                          struct catalog_generation **generation, char note[CHOOSE_NOTE_BYTES],
-                          bool *needs_choice, struct err *err)
+enum rc choose_generation(const struct choose_source *source, struct choose_result *result,
+                          struct err *err)
 {
-    *generation = NULL;
-    note[0] = '\0';
-    *needs_choice = false;
+    *result = (struct choose_result){.generation = NULL};
     if (source->catalog->generation_count == 0) {
         return err_set(err, RC_NOT_FOUND, "the archive %s is empty: nothing to restore",
                        source->store->url);
     }
     if (!generation_id_is_none(&source->request->generation)) {
-        return choose_given(source, generation, err);
+        return choose_given(source, result, err);
     }
     ASSERT(source->request->target != RESTORE_TO_POSITION);
-    return source->request->target == RESTORE_TO_TIME
-               ? choose_by_time(source, generation, note, needs_choice, err)
-               : choose_latest(source, generation, note, needs_choice, err);
+    return source->request->target == RESTORE_TO_TIME ? choose_by_time(source, result, err)
+                                                      : choose_latest(source, result, err);
 }

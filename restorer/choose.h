@@ -30,15 +30,21 @@ struct choose_source {
     const struct restore_request *request; /* borrowed, all of them */
 };
 
+/* What was chosen, and what to say about it. */
+struct choose_result {
+    struct catalog_generation *generation; /* borrowed from the catalog; its snapshots are loaded */
+    char note[CHOOSE_NOTE_BYTES]; /* words for a person where something newer was passed over */
+    bool needs_choice;            /* RC_CORRUPT because two qualify */
+    bool has_limit; /* by time: a generation passed over goes on from `limit` in this one */
+    struct position limit;
+};
+
 /*
  * The generation: the request's own; for "latest" the newest with a complete snapshot; for a time
- * the one that was live then. Its snapshot list is loaded. `note` gets words for a person where
- * something newer was passed over, else "". *needs_choice: RC_CORRUPT because two qualify.
+ * the one that was live then.
  */
 RC_MUST_CHECK enum rc choose_generation(const struct choose_source *source,
-                                        struct catalog_generation **generation,
-                                        char note[CHOOSE_NOTE_BYTES], bool *needs_choice,
-                                        struct err *err);
+                                        struct choose_result *result, struct err *err);
 
 /*
  * The latest complete snapshot at or before the target, passing over the `skip` latest of them

@@ -131,14 +131,20 @@ static enum rc plan_cut_latest(struct plan *plan, const struct cut_source *sourc
     return RC_OK;
 }
 
+/* `limit` (may be NULL): no commit behind it belongs to the history that is wanted. */
 static enum rc plan_cut_time(struct plan *plan, const struct cut_source *source, int64_t unix_ms,
-                             struct plan_failure *failure, struct err *err)
+                             const struct position *limit, struct plan_failure *failure,
+                             struct err *err)
 {
-    bool past_the_end = unix_ms >= plan->run.end_unix_ms;
-    if (past_the_end) {
+    struct position end = plan->run.end.position;
+    bool limit_is_in = limit != NULL && position_compare(*limit, end) <= 0;
+    if (unix_ms >= plan->run.end_unix_ms && !limit_is_in) {
         return plan_cut_latest(plan, source, failure, err);
     }
     enum rc rc = cut_find_time(source, unix_ms, &plan->cut, &failure->damaged_index, err);
+    if (rc == RC_OK && limit_is_in && position_compare(plan->cut.point.position, *limit) > 0) {
+        rc = cut_find_position(source, *limit, &plan->cut, &failure->damaged_index, err);
+    }
     failure->has_damaged_index = rc == RC_CORRUPT;
     return rc;
 }
@@ -167,12 +173,12 @@ static enum rc plan_cut_position(struct plan *plan, const struct cut_source *sou
 }
 
 static enum rc plan_find_cut(struct plan *plan, const struct restore_request *request,
-                             const struct cut_source *source, struct plan_failure *failure,
-                             struct err *err)
+                             const struct cut_source *source, const struct position *limit,
+                             struct plan_failure *failure, struct err *err)
 {
     switch (request->target) {
     case RESTORE_TO_TIME:
-        return plan_cut_time(plan, source, request->target_unix_ms, failure, err);
+        return plan_cut_time(plan, source, request->target_unix_ms, limit, failure, err);
     case RESTORE_TO_POSITION:
         return plan_cut_position(plan, source, request->target_position, failure, err);
     case RESTORE_TO_LATEST:
@@ -272,19 +278,21 @@ enum rc plan_make(struct plan *plan, const struct restore_request *request, stru
                   struct stop *stop, size_t skip_snapshots, struct plan_failure *failure,
                   struct err *err)
 {
-    char note[CHOOSE_NOTE_BYTES];
+    struct choose_result chosen;
     struct choose_source choose = {&plan->catalog, store, stop, request};
     struct plan_call births = {.catalog = &plan->catalog, .store = store};
     *failure = (struct plan_failure){.has_last_good = false};
     enum rc rc = fetch_retry(stop, plan_births_attempt, &births, err);
     if (rc == RC_OK) {
-        rc = choose_generation(&choose, &plan->generation, note, &failure->needs_choice, err);
+        rc = choose_generation(&choose, &chosen, err);
+        failure->needs_choice = chosen.needs_choice;
     }
     if (rc != RC_OK) {
         return rc;
     }
-    if (note[0] != '\0') {
-        plan_leave_out(plan, "%s", note);
+    plan->generation = chosen.generation;
+    if (chosen.note[0] != '\0') {
+        plan_leave_out(plan, "%s", chosen.note);
     }
     rc = choose_snapshot(&choose, plan->generation, skip_snapshots, &plan->manifest,
                          &failure->snapshot_is_damaged, err);
@@ -301,7 +309,8 @@ enum rc plan_make(struct plan *plan, const struct restore_request *request, stru
     plan_set_first_index(plan);
     struct cut_source source = {store, stop, &plan->generation->birth.id, &plan->manifest,
                                 &plan->run};
-    rc = plan_find_cut(plan, request, &source, failure, err);
+    rc = plan_find_cut(plan, request, &source, chosen.has_limit ? &chosen.limit : NULL, failure,
+                       err);
     if (rc == RC_OK) {
         plan_set_range(plan);
         rc = plan_look_at_newest(plan, store, stop, err);

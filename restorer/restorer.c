@@ -322,9 +322,11 @@ static enum rc restore_plan_and_write(struct restore *restore, struct err *err)
             first_err = *err;
         }
         if (!snapshot_is_damaged) {
+            if (skip > 0) {
+                *err = first_err; /* no older one serves: the damage is the news */
+            }
             if (skip > 0 && !restore->result->has_last_good) {
                 restore_name_parent(restore);
-                *err = first_err; /* no older one serves: the damage is the news */
             }
             break;
         }

@@ -151,6 +151,19 @@ static enum rc target_sweep_visit(void *arg, const char *name, bool is_dir, stru
 
 /* ---- opening ---- */
 
+/* What root makes in somebody's folder belongs to the folder's owner, whose server will open it. */
+static enum rc target_give_to_owner(const struct target *target, const char *path, struct err *err)
+{
+    struct stat dir;
+    if (geteuid() != 0 || stat(target->dir, &dir) != 0 || dir.st_uid == 0) {
+        return RC_OK;
+    }
+    if (lchown(path, dir.st_uid, dir.st_gid) != 0) {
+        return err_set_errno(err, RC_IO, "cannot give %s to the owner of %s", path, target->dir);
+    }
+    return RC_OK;
+}
+
 static enum rc target_lock(struct target *target, struct err *err)
 {
     struct sidecar *sidecar = &target->sidecar;
@@ -163,21 +176,10 @@ static enum rc target_lock(struct target *target, struct err *err)
         target->made_sidecar = false; /* somebody else is in there */
         return target_busy(sidecar, err);
     }
-    return rc;
-}
-
-/* What root makes in somebody's folder belongs to the folder's owner, whose server will open it. */
-static enum rc target_give_to_owner(const struct target *target, int fd, struct err *err)
-{
-    struct stat dir;
-    if (geteuid() != 0 || stat(target->dir, &dir) != 0 || dir.st_uid == 0) {
-        return RC_OK;
+    if (rc == RC_OK && target->made_sidecar) {
+        rc = target_give_to_owner(target, sidecar->dir, err);
     }
-    if (fchown(fd, dir.st_uid, dir.st_gid) != 0) {
-        return err_set_errno(err, RC_IO, "cannot give %s to the owner of %s", target->temp,
-                             target->dir);
-    }
-    return RC_OK;
+    return rc == RC_OK ? target_give_to_owner(target, sidecar->leader_lock, err) : rc;
 }
 
 enum rc target_open(struct target *target, const char *path, bool replace, struct err *err)
@@ -201,7 +203,7 @@ enum rc target_open(struct target *target, const char *path, bool replace, struc
         rc = fsio_open(target->temp, O_RDWR | O_CREAT | O_EXCL, TARGET_FILE_MODE, &target->fd, err);
     }
     if (rc == RC_OK) {
-        rc = target_give_to_owner(target, target->fd, err);
+        rc = target_give_to_owner(target, target->temp, err);
     }
     rc = target_local(rc, err);
     if (rc != RC_OK) {
@@ -213,6 +215,9 @@ enum rc target_open(struct target *target, const char *path, bool replace, struc
 enum rc target_check_space(const struct target *target, uint64_t bytes, struct err *err)
 {
     uint64_t free_bytes = 0;
+    if (ftruncate(target->fd, 0) != 0) { /* what an earlier try wrote is room, too */
+        return err_set_errno(err, RC_IO, "cannot empty %s", target->temp);
+    }
     enum rc rc = target_local(fsio_free_bytes(target->dir, &free_bytes, err), err);
     if (rc == RC_OK && free_bytes < bytes) {
         return err_set(err, RC_LIMIT,
@@ -244,6 +249,9 @@ static enum rc target_write_marker(const struct target *target, const char *path
         rc = fsio_replace_file(path, json.data, json.size, true, err);
     }
     buf_deinit(&json);
+    if (rc == RC_OK) {
+        rc = target_give_to_owner(target, path, err);
+    }
     if (rc == RC_OK) {
         FAILPOINT("restore_marker_written");
     }
@@ -381,6 +389,12 @@ static enum rc target_make_new_sidecar(struct target *target, struct restored_ma
     }
     if (rc == RC_OK) {
         rc = lockfile_try(&target->new_lock, path, err);
+    }
+    if (rc == RC_OK) {
+        rc = target_give_to_owner(target, target->new_sidecar, err);
+    }
+    if (rc == RC_OK) {
+        rc = target_give_to_owner(target, path, err);
     }
     if (rc == RC_OK) {
         rc = target_name(path, target->new_sidecar, "/", target_base_name(target->sidecar.restored),

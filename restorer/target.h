@@ -48,7 +48,7 @@ struct target {
 RC_MUST_CHECK enum rc target_open(struct target *target, const char *path, bool replace,
                                   struct err *err);
 
-/* RC_LIMIT when the filesystem has not that much room. */
+/* Empties the temporary file. RC_LIMIT when the filesystem has not that much room. */
 RC_MUST_CHECK enum rc target_check_space(const struct target *target, uint64_t bytes,
                                          struct err *err);
 

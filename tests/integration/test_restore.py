@@ -22,7 +22,7 @@ from datetime import datetime, timezone
 import pytest
 
 from harness import env
-from harness.archive import DirectoryArchive
+from harness.archive import BucketArchive, DirectoryArchive
 from harness.forge import BASE_UNIX_MS, Forge, Story, cut_anywhere, cut_at_commits, point_of
 from harness.process import clean_environment
 from harness.restoring import restore_argv, run_restore
@@ -313,6 +313,39 @@ def test_restore__many_small_and_few_large_objects(stage):
         stage.gives(story.commits[-1], "--to-latest", "--jobs", jobs)
 
 
+# ---- a bucket ----
+
+def test_restore__from_a_bucket(stage):
+    """The same objects in MinIO: many threads, every commit of a few, damage; then it goes away."""
+    minio = stage.scene.minio()
+    story, generation = simple(stage, commits=40, wals=4)
+    bucket = BucketArchive(minio)
+    minio.s3.make_bucket(bucket.bucket)
+    for key in stage.archive.keys():
+        bucket.put(key, stage.archive.get(key))
+    folder, stage.archive = stage.archive, bucket
+    for jobs in (1, 8, 32):
+        stage.gives(story.commits[-1], "--to-latest", "--jobs", jobs)
+    for commit in story.commits[::9]:
+        stage.gives(commit, "--to-position", f"{generation.id}/{commit.wal_no}/{commit.frame_no}")
+    key = generation.segments[20]
+    bucket.put(key, folder.get(key)[:-3])
+    result = stage.refuses(4, "--to-latest")
+    assert result.positions()[-1][1:] == story.commits[20].position
+    bucket.put(key, folder.get(key))
+    listing = stage.run("--list").expect(0)
+    assert generation.id in listing.stdout
+    right = bucket.environment()
+    bucket.environment = lambda: {**right, "HARVEY_S3_SECRET_ACCESS_KEY": "wrong-secret"}
+    result = stage.refuses(6, "--to-latest")
+    assert "wrong-secret" not in result.text
+    bucket.environment = lambda: right
+    minio.kill()
+    stage.refuses(6, "--to-latest", words=["127.0.0.1"])
+    minio.start_ready()
+    stage.gives(story.commits[-1], "--to-latest")
+
+
 # ---- damage ----
 
 def damaged(data, rng):
@@ -524,6 +557,20 @@ def test_restore__generations_follow_each_other(stage):
             stage.gives(commit, "--to-time", rfc3339(commit.unix_ms))
     stage.gives(story.commits[-1], "--to-time", rfc3339(later.commits[0].unix_ms - 1))
     stage.refuses(3, "--to-latest", "--generation", "00000007-0123456789abcdef", words=[two.id])
+
+
+def test_restore__time_in_a_generation_without_snapshot(stage):
+    """A second life from an earlier commit: at its time, before its first snapshot, what is given is
+    where it began; not what the first life had written behind that."""
+    story, one = simple(stage, commits=9, wals=1, seed=14)
+    begin = story.commits[4]
+    moment = story.unix_ms + 60000
+    two = stage.forge.generation(number=2, tail=2, parent=one.id, cause="restored",
+                                 parent_point=point_of(story, begin), unix_ms=moment)
+    for asked in (moment, moment + 5000):
+        result = stage.gives(begin, "--to-time", rfc3339(asked))
+        assert two.id in result.stderr
+    stage.gives(story.commits[-1], "--to-time", rfc3339(moment - 1))
 
 
 def test_restore__fork_needs_a_choice(stage):

@@ -295,6 +295,26 @@ static void test_target__space(void **state)
     target_close(&target);
 }
 
+/* Root restores for the one whose folder it is. */
+static void test_target__belongs_to_the_folders_owner(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"s.db", "s.db-harvey", "s.db-harvey/leader.lock",
+                                        "s.db-harvey/restored.json"};
+    if (geteuid() != 0) {
+        skip();
+    }
+    assert_int_equal(chown(scratch.dir, 12345, 12346), 0);
+    for (int round = 0; round < 2; round++) {
+        check_ok(restore(round == 1, "new"));
+        for (size_t i = 0; i < 4; i++) {
+            struct stat file;
+            assert_int_equal(stat(at(names[i]), &file), 0);
+            assert_true(file.st_uid == 12345 && file.st_gid == 12346);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +331,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_target__appeared_meanwhile, setup, teardown),
         cmocka_unit_test_setup_teardown(test_target__replace_that_fails_is_undone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_target__space, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_target__belongs_to_the_folders_owner, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
