@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define DB_READER_BUSY_MS 50
+
 static void log_sqlite(void *arg, int code, const char *text)
 {
     (void)arg;
@@ -181,6 +183,10 @@ static enum rc configure(struct db *db, const char *path, enum db_purpose purpos
     if (rc == RC_OK) {
         rc = purpose == DB_WRITES ? switch_to_wal(db->handle, err)
                                   : db_run(db->handle, "PRAGMA query_only=ON", err);
+    }
+    if (rc == RC_OK && purpose == DB_READS) {
+        /* Its thread may not wait: a reader meets a lock only while a WAL is recovered. */
+        (void)sqlite3_busy_timeout(db->handle, DB_READER_BUSY_MS);
     }
     return rc;
 }

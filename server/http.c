@@ -419,6 +419,11 @@ void http_drain(struct http *http, int64_t now_ms)
              http->idle_count, taken);
 }
 
+void http_end_inserts(struct http *http)
+{
+    http->inserts_ended = true;
+}
+
 bool http_is_drained(const struct http *http, int64_t now_ms, int64_t linger_ms)
 {
     if (http->gathered > 0 || http->away > 0 || http->idle_count < http->connections) {

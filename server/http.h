@@ -89,6 +89,9 @@ void http_sweep(struct http *http, int64_t now_ms);
  */
 void http_drain(struct http *http, int64_t now_ms);
 
+/* From here on inserts are refused (503), so that nothing is gathered any more. */
+void http_end_inserts(struct http *http);
+
 /* True once nothing is under way and idle connections have had `linger_ms` for a last request. */
 bool http_is_drained(const struct http *http, int64_t now_ms, int64_t linger_ms);
 

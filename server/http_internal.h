@@ -69,6 +69,7 @@ struct http {
     int64_t now_ms;    /* of this round */
     uint64_t progress; /* counts events in handlers: a round without one needs no second */
     bool draining;
+    bool inserts_ended;
     int64_t drain_since_ms;
     int64_t last_request_ms;
     unsigned connections;

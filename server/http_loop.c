@@ -215,6 +215,7 @@ static bool is_finished(struct http_loop *loop, int64_t now_ms)
 /* What is still away at the writer must come back: its jobs live in our records. */
 static void collect_rest(struct http_loop *loop)
 {
+    http_end_inserts(loop->config.http);
     http_flush(loop->config.http);
     while (http_get_load(loop->config.http).away > 0) {
         wait_for_events(loop, LOOP_PENDING_WAIT_US);

@@ -601,6 +601,35 @@ def test_http__stop_under_load_keeps_every_promise(scene):
         assert len(set(acknowledged)) == len(acknowledged)
 
 
+def test_http__stop_while_new_clients_come(scene):
+    """Fresh connections to the very end: exit 0, and every 200 is a row."""
+    for _ in range(5):
+        server = scene.server(None).start_ready()
+        before = rows_of(server)
+        acknowledged = []
+
+        def client(_, server=server, acknowledged=acknowledged):
+            while True:
+                try:
+                    answer = once(server, get())
+                except ConnectionError:
+                    return  # refused, or reset in the moment between the last accept and the close
+                if answer and answer[0] == 200:
+                    acknowledged.append(int(answer[1]["harvey-row"]))
+                else:
+                    assert answer is None or answer[0] == 503, answer
+        with concurrent.futures.ThreadPoolExecutor(10) as pool:
+            clients = [pool.submit(client, number) for number in range(10)]
+            until(lambda: len(acknowledged) > 100, "load", pause_s=0.005)
+            server.signal(signal.SIGTERM)
+            for done in clients:
+                done.result()
+        assert server.wait() == 0
+        ids = {row for row, _ in oracle.read_rows(scene.source_copy())}
+        assert ids.issuperset(acknowledged) and len(set(acknowledged)) == len(acknowledged)
+        assert len(ids) <= before + len(acknowledged) + 10  # at most the one under way of each
+
+
 def test_http__stop_answers_who_waits_in_the_queue(scene):
     """Clients that the kernel has accepted for us while we stood still: the stop serves them."""
     for _ in range(3):
