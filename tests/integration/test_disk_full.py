@@ -23,11 +23,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.root]
 
 @pytest.fixture
 def small(scene):
-    """scene.volume on a filesystem of 24 MB."""
+    """scene.volume on a filesystem of 144 MB."""
     if os.geteuid() != 0:
         env.cannot_run("mounting a small filesystem needs root")
     mount, umount = env.tool("mount"), env.tool("umount")
-    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=24m", "tmpfs", scene.volume],
+    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=144m", "tmpfs", scene.volume],
                           capture_output=True, text=True, check=False)
     if done.returncode != 0:
         env.cannot_run(f"no small filesystem here: {done.stderr.strip()}")
