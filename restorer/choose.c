@@ -316,7 +316,10 @@ static enum rc choose_by_time(const struct choose_source *source, struct choose_
     int64_t unix_ms = source->request->target_unix_ms;
     struct catalog_generation *passed_over = NULL;
     bool *is_replaced = calloc(catalog->generation_count, sizeof *is_replaced);
-    enum rc rc = is_replaced != NULL ? RC_OK : err_set(err, RC_NOMEM, "no memory");
+    enum rc rc = RC_OK;
+    if (is_replaced == NULL) {
+        return err_set(err, RC_NOMEM, "no memory for a flag per generation");
+    }
     for (size_t i = catalog->generation_count; i > 0 && rc == RC_OK; i--) {
         struct catalog_generation *one = &catalog->generations[i - 1];
         bool reaches = false;

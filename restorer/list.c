@@ -123,8 +123,8 @@ static json_t *list_one_range(const struct catalog_generation *generation, size_
     return json_pack("{s:o, s:o, s:I, s:I, s:o, s:o}", "first",
                      list_position(&generation->birth.id, a->wal_no, a->first_frame_no), "last",
                      list_position(&generation->birth.id, b->wal_no, b->last_frame_no), "objects",
-                     (json_int_t)(last - first + 1), "bytes", (json_int_t)bytes, "first_time",
-                     list_time(a->unix_ms), "last_time", list_time(b->unix_ms));
+                     (json_int_t)last - (json_int_t)first + 1, "bytes", (json_int_t)bytes,
+                     "first_time", list_time(a->unix_ms), "last_time", list_time(b->unix_ms));
 }
 
 /* Does b follow a, as far as names tell? */
