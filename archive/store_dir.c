@@ -209,7 +209,10 @@ static enum rc store_dir_write_tmp(struct store_dir *dir, const struct store_bod
     bytes_random(random, sizeof random); /* pids repeat between containers that share a volume */
     bytes_to_hex(random, sizeof random, name);
     int fd = -1;
-    enum rc rc = fsio_make_dirs(dir->tmp, err);
+    enum rc rc = store_dir_check_root(dir, err); /* only prepare makes it: a mount may be gone */
+    if (rc == RC_OK) {
+        rc = fsio_make_dirs(dir->tmp, err);
+    }
     if (rc == RC_OK) {
         rc = fsio_join(path, FSIO_PATH_BYTES, dir->tmp, name, err);
     }

@@ -98,7 +98,8 @@ static void lead_publish(struct lead *lead, const struct shipper_view *view)
                                 .wal_no = lead->follower.wal_no,
                                 .wal_no_next = wal_follower_next_wal_no(&lead->follower),
                                 .salts = lead->follower.salts};
-    lead->archived = view->has_archived ? view->archived : (struct wal_point){{0, 0}, {0, 0}};
+    bool ours = generation_id_equal(&view->generation, &lead->generation);
+    lead->archived = ours && view->has_archived ? view->archived : (struct wal_point){{0, 0}, {0, 0}};
     atomic_store(&x->state->live->heartbeat_ms, clk_boottime_ms());
     x->publish(x->publish_arg, &status, &map);
     lead->last_publish_ms = clk_monotonic_ms();

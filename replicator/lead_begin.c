@@ -168,6 +168,7 @@ enum rc lead_begin_generation(struct lead *lead, enum generation_cause cause, co
     lead->term = 1;
     lead_make_tag(lead, "");
     lead->capture = CAPTURE_ON;
+    lead->archived = (struct wal_point){{0, 0}, {0, 0}}; /* the parent's does not count here */
     lead_fill_birth(lead, &birth, cause, detail, lead_page_size(lead, header));
     if (parent != NULL) {
         birth.parent = *parent;

@@ -253,7 +253,8 @@ static bool replicator_lead(struct replicator *r, struct leading *leading, struc
                                    .publish_arg = r};
     char reason[512] = "";
     int64_t begun_ms = clk_monotonic_ms();
-    log_info("leader", "start  row=%d %s", plan->row, plan->reason);
+    log_line(plan->is_ordinary ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "leader", "start  row=%d %s",
+             plan->row, plan->reason);
     backoff_reset(&leading->ask);
     enum lead_end end = lead_run(&context, plan, reason, sizeof reason, &r->unshipped);
     if (end == LEAD_STOPPED) {
@@ -281,7 +282,10 @@ static bool replicator_start_over(struct replicator *r, struct leading *leading)
     bool go_on = true;
     start_plan_init(&plan);
     leading->lead_seq = atomic_fetch_add(&r->state.live->lead_seq, 1) + 1;
-    replicator_set_role(r, ROLE_STARTING, atomic_load(&r->may_serve), "comparing with the archive");
+    if (r->role != ROLE_WAITING && r->role != ROLE_WAITING_FOR_RESTORE) { /* a waiter's reason stands */
+        replicator_set_role(r, ROLE_STARTING, atomic_load(&r->may_serve),
+                            "comparing with the archive");
+    }
     enum rc rc = state_reload(&r->state, &err);
     if (rc == RC_OK) {
         rc = start_decide(&input, &plan, &err);
@@ -336,15 +340,30 @@ static void *replicator_thread_main(void *arg)
 
 /* ---- public ---- */
 
+/* The archive's directory, or the nearest of its parents that is there already. */
+static bool replicator_stat_archive(const struct replicator *r, struct fsio_stat *stat)
+{
+    char path[FSIO_PATH_BYTES];
+    char above[FSIO_PATH_BYTES];
+    struct err ignored;
+    (void)snprintf(path, sizeof path, "%s", r->config->store.dir);
+    while (fsio_stat(path, stat, &ignored) == RC_OK && !stat->exists && strcmp(path, ".") != 0) {
+        if (fsio_dirname(path, above, sizeof above, &ignored) != RC_OK) {
+            return false;
+        }
+        memcpy(path, above, sizeof path);
+    }
+    return stat->exists;
+}
+
 static bool replicator_shares_filesystem(const struct replicator *r)
 {
     struct fsio_stat mine;
-    struct fsio_stat theirs;
+    struct fsio_stat theirs = {.exists = false};
     struct err ignored;
     return !r->config->store.off && !r->config->store.is_s3 &&
            fsio_stat(r->sidecar.dir, &mine, &ignored) == RC_OK &&
-           fsio_stat(r->config->store.dir, &theirs, &ignored) == RC_OK && theirs.exists &&
-           mine.device == theirs.device;
+           replicator_stat_archive(r, &theirs) && mine.device == theirs.device;
 }
 
 enum rc replicator_create(const struct replicator_config *config, struct replicator **replicator,
@@ -374,15 +393,7 @@ enum rc replicator_create(const struct replicator_config *config, struct replica
         replicator_destroy(r);
         return rc;
     }
-    if (!config->store.off) {
-        (void)!store_prepare(r->store, true, err); /* the start says what is wrong, if anything */
-    }
     r->same_filesystem = replicator_shares_filesystem(r);
-    if (r->same_filesystem) {
-        log_warn("leader",
-                 "the archive directory lies on the database's filesystem: it survives the loss of "
-                 "the database, not of the disk");
-    }
     *replicator = r;
     return RC_OK;
 }

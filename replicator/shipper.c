@@ -287,7 +287,7 @@ static enum rc ship_prepare(struct ship_lane *lane, struct err *err)
     if (s->prepared) {
         return RC_OK;
     }
-    enum rc rc = store_prepare(lane->store, true, err);
+    enum rc rc = store_prepare(lane->store, s->config->is_s3, err); /* the start made the directory */
     if (rc == RC_OK) {
         s->prepared = true; /* only lane 0 comes here */
         if ((lane->store->features & STORE_CONDITIONAL_PUT) == 0) {
@@ -413,7 +413,8 @@ static enum rc ship_look(struct ship_lane *lane, struct err *err)
     memcpy(last, s->confirmed_key, sizeof last);
     (void)pthread_mutex_unlock(&s->mutex);
 
-    enum rc rc = store_prepare(lane->store, true, err); /* the bucket may have been deleted */
+    /* a bucket may have been deleted and is made anew; a directory that is gone is an unmounted disk */
+    enum rc rc = store_prepare(lane->store, s->config->is_s3, err);
     if (rc != RC_OK || birth.generation_number == 0) {
         return rc;
     }

@@ -84,7 +84,10 @@ static void start_new_generation(struct start_case *c, enum generation_cause cau
 
 static const char *start_newest_id(const struct start_case *c)
 {
-    return c->archive.newest != NULL ? c->archive.newest->birth.id.text : "";
+    if (c->archive.newest != NULL) {
+        return c->archive.newest->birth.id.text;
+    }
+    return c->local.ours ? c->local.record.generation.text : "";
 }
 
 static void start_archive_position(const struct start_case *c, char text[POSITION_TEXT_BYTES])
@@ -372,6 +375,7 @@ static void start_decide_restored(struct start_case *c)
     plan->parent = marker->generation;
     plan->parent_point = marker->point;
     start_supersede(c, generation_id_number(&marker->generation));
+    plan->is_ordinary = true;
     start_say(plan, 6, "goes on from the restored position");
 }
 
@@ -464,6 +468,25 @@ static bool start_quick_check(const struct start_case *c)
     return ok;
 }
 
+/*
+ * The -wal that held the end of the chain is gone, and nobody has written the database file since our
+ * last checkpoint: then the frames behind what that checkpoint copied are gone too. (After a foreign
+ * checkpoint the file has changed; after our own freeze the note says that everything is in it.)
+ */
+static bool start_lost_frames(const struct start_case *c)
+{
+    const struct state_record *record = &c->local.record;
+    const struct wal_point *end = &c->chain.end;
+    bool untouched = !record->checkpoint_running && record->replicated &&
+                     record->database.size_bytes == c->local.identity.size_bytes &&
+                     record->database.mtime_ns == c->local.identity.mtime_ns;
+    bool all_in_file = record->reset_follows && wal_point_equal(record->reset_point, *end);
+    return end->position.frame_no > 0 && untouched && !all_in_file &&
+           !local_wal_holds(c->input->sidecar, end, c->chain.end_salts);
+}
+
+#define START_LOST_FRAMES "the -wal with its last frames is gone or is another one"
+
 /* Rows 14 to 17, as far as they can be told without SQLite's locks. */
 static enum rc start_decide_ours(struct start_case *c, struct err *err)
 {
@@ -488,6 +511,7 @@ static enum rc start_decide_ours(struct start_case *c, struct err *err)
     plan->identity_differs = !record->checkpoint_running &&
                              (record->database.size_bytes != c->local.identity.size_bytes ||
                               record->database.mtime_ns != c->local.identity.mtime_ns);
+    plan->is_ordinary = true;
     start_say(plan, 15, "continuing generation %s", record->generation.text);
     if (plan->identity_differs &&
         local_wal_holds(c->input->sidecar, &plan->end, plan->end_salts) && !start_quick_check(c)) {
@@ -502,6 +526,10 @@ static enum rc start_decide_unreachable(struct start_case *c, struct err *err)
 {
     struct start_plan *plan = c->plan;
     enum rc rc = start_read_chain(c, err);
+    if (rc == RC_OK && start_lost_frames(c)) {
+        start_stale(c, 12, START_LOST_FRAMES);
+        return RC_OK;
+    }
     if (rc == RC_OK) {
         rc = start_fill_begin(c, err);
     }
@@ -564,6 +592,10 @@ static enum rc start_decide_present(struct start_case *c, struct err *err)
         start_stale(c, 13, "the database file was replaced (or this is a copied volume)");
         return RC_OK;
     }
+    if (start_lost_frames(c)) {
+        start_stale(c, 12, START_LOST_FRAMES);
+        return RC_OK;
+    }
     return start_decide_ours(c, err);
 }
 
@@ -585,7 +617,7 @@ static enum rc start_decide_case(struct start_case *c, struct err *err)
         start_say(plan, 0, "HARVEY_ARCHIVE=none: nothing is replicated");
         return RC_OK;
     }
-    archive_look_take(&c->archive, c->input->store);
+    archive_look_take(&c->archive, c->input->store, config->store.is_s3 || !c->local.ours);
     return c->local.database_exists ? start_decide_present(c, err) : start_decide_missing(c, err);
 }
 

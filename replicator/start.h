@@ -38,6 +38,7 @@ struct start_plan {
     enum rc fatal;      /* with START_WAIT: RC_OK, or what ends the server at its first start */
     char reason[512];   /* why it waits and the cure, or what a person should know */
     bool alarm;         /* with START_SERVE: reason is red */
+    bool is_ordinary;   /* nothing that a person should notice: a continuation, or a restore's first start */
     bool replace;       /* START_RESTORE: move what is there aside */
 
     /* START_SERVE */

@@ -86,9 +86,10 @@ enum rc local_look_take(struct local_look *look, const struct start_input *input
     return RC_OK;
 }
 
-static enum rc archive_look_read(struct archive_look *look, struct store *store, struct err *err)
+static enum rc archive_look_read(struct archive_look *look, struct store *store, bool create,
+                                 struct err *err)
 {
-    enum rc rc = store_prepare(store, true, err);
+    enum rc rc = store_prepare(store, create, err);
     if (rc == RC_OK) {
         rc = catalog_read_generations(&look->catalog, store, err);
     }
@@ -110,13 +111,13 @@ static enum rc archive_look_read(struct archive_look *look, struct store *store,
     return rc;
 }
 
-void archive_look_take(struct archive_look *look, struct store *store)
+void archive_look_take(struct archive_look *look, struct store *store, bool create)
 {
     struct err err = ERR_INIT;
     *look = (struct archive_look){.run_end = {{1, 0}, {0, 0}}};
     catalog_init(&look->catalog);
     catalog_run_init(&look->run);
-    look->rc = archive_look_read(look, store, &err);
+    look->rc = archive_look_read(look, store, create, &err);
     look->reachable = look->rc == RC_OK;
     (void)snprintf(look->error, sizeof look->error, "%s", err.text);
 }

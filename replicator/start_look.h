@@ -44,8 +44,11 @@ struct archive_look {
 RC_MUST_CHECK enum rc local_look_take(struct local_look *look, const struct start_input *input,
                                       struct err *err);
 
-/* Never fails: an archive that cannot be read is one that is not reachable, with the reason. */
-void archive_look_take(struct archive_look *look, struct store *store);
+/*
+ * Never fails: an archive that cannot be read is one that is not reachable, with the reason. `create`:
+ * bucket or directory may be made. A directory that was there and is gone is an unmounted disk: not made.
+ */
+void archive_look_take(struct archive_look *look, struct store *store, bool create);
 void archive_look_deinit(struct archive_look *look);
 
 /* The -wal holds the frame of `point`, in the WAL with these salts. */
