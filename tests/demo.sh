@@ -1,14 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # The README's story on this host, asserted: start, write, kill -9, lose the disk, restore, compare.
-# usage: demo.sh BIN-DIRECTORY     everything it makes lies in a temporary folder
+# usage: demo.sh BIN-DIRECTORY     everything it makes lies in a temporary folder of build/, which is
+# a real filesystem where /tmp may be a container's overlay, and is gone afterwards
 set -euo pipefail
 bin=$(cd "$1" && pwd)
 rows=200
-work=$(mktemp -d "${TMPDIR:-/tmp}/harvey-demo.XXXXXX")
-export HARVEY_DB=$work/data/state.db HARVEY_ARCHIVE=dir:$work/backup HARVEY_LISTEN=unix:$work/socket
+mkdir -p "$(dirname "$0")/../build"
+work=$(mktemp -d "$(cd "$(dirname "$0")/../build" && pwd)/demo.XXXXXX")
+cd "$work" # a socket's path must be short
+export HARVEY_DB=./data/state.db HARVEY_ARCHIVE=dir:./backup HARVEY_LISTEN=unix:./socket
 server=
-mkdir "$work/data"
+mkdir data
 
 cleanup() {
     [ -z "$server" ] || { kill -9 "$server" && wait "$server"; } 2>/dev/null || true
@@ -19,14 +22,14 @@ trap cleanup EXIT
 step() { printf '%s\n' "-- $*"; }
 broken() {
     printf 'demo: %s\n' "$*" >&2
-    tail -n 20 "$work/server.log" >&2
+    tail -n 20 server.log >&2
     exit 1
 }
-get() { curl -s -m 5 --unix-socket "$work/socket" "$@"; }
+get() { curl -s -m 5 --unix-socket socket "$@"; }
 code_of() { get -o /dev/null -w '%{http_code}' "http://demo$1" || true; }
 
 start() {
-    "$bin/server" >>"$work/server.log" 2>&1 &
+    "$bin/server" >>server.log 2>&1 &
     server=$!
 }
 
@@ -49,15 +52,15 @@ until_ 20 answers /readyz 200
 step "write $rows rows, each acknowledged"
 for ((i = 1; i <= rows; i++)); do
     [ "$(get -o /dev/null -w '%{http_code}' -d "row $i" http://demo/)" = 200 ] || broken "row $i was refused"
-    echo "row $i" >>"$work/ledger"
+    echo "row $i" >>ledger
 done
 until_ 20 shipped
 get http://demo/status | head -n 8
 
 step "kill -9, and lose the disk"
 { kill -9 "$server" && wait "$server"; } 2>/dev/null || true
-rm -rf "$work/data"
-mkdir "$work/data"
+rm -rf data
+mkdir data
 
 step "a server that starts now takes no write, and waits"
 start
@@ -67,10 +70,10 @@ until_ 20 answers /readyz 503
 
 step "restore --to-latest"
 "$bin/restore" --to-latest
-"$bin/restore" --to-latest --quiet -o "$work/copy.db"
+"$bin/restore" --to-latest --quiet -o copy.db
 
 step "compare"
-sqlite3 "$work/copy.db" 'SELECT value FROM test ORDER BY id' | cmp - "$work/ledger" ||
+sqlite3 copy.db 'SELECT value FROM test ORDER BY id' | cmp - ledger ||
     broken "the restored rows differ from those acknowledged"
 until_ 20 answers /readyz 200
 [ "$(get http://demo/status | sed -n 's/^Total rows: *//p')" = "$rows" ] || broken "the server shows other rows"
