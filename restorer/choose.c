@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include "base/clk.h"
 #include "restorer/fetch.h"
+#include "restorer/orphan.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -168,24 +169,65 @@ static void choose_name_some(const struct catalog *catalog, char *text, size_t t
     }
 }
 
+static enum rc choose_unknown(const struct choose_source *source, struct err *err)
+{
+    char known[CHOOSE_NAMED_MAX * (GENERATION_ID_BYTES + 2)];
+    choose_name_some(source->catalog, known, sizeof known);
+    return err_set(err, RC_NOT_FOUND, "the archive %s holds no generation %s%s%s (restore --list)",
+                   source->store->url, source->request->generation.text,
+                   known[0] != '\0' ? "; its newest are " : "", known);
+}
+
+/* The generation that was asked for; one whose birth is lost may still have everything else. */
 static enum rc choose_given(const struct choose_source *source, struct choose_result *result,
                             struct err *err)
 {
-    char known[CHOOSE_NAMED_MAX * (GENERATION_ID_BYTES + 2)];
-    result->generation = catalog_find(source->catalog, &source->request->generation);
-    if (result->generation == NULL) {
-        choose_name_some(source->catalog, known, sizeof known);
-        return err_set(err, RC_NOT_FOUND,
-                       "the archive %s holds no generation %s; its newest are %s (restore --list)",
-                       source->store->url, source->request->generation.text, known);
+    const struct generation_id *id = &source->request->generation;
+    enum rc rc = RC_OK;
+    bool is_known = catalog_find(source->catalog, id) != NULL;
+    if (!is_known) {
+        rc = orphan_adopt(source->catalog, id, err);
     }
-    enum rc rc = choose_load(source, result->generation, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    result->generation = catalog_find(source->catalog, id);
+    rc = choose_load(source, result->generation, err);
     if (rc == RC_OK && catalog_latest_snapshot(result->generation, NULL) == NULL) {
-        return err_set(err, RC_NOT_FOUND,
-                       "generation %s holds no complete snapshot yet: nothing to restore in it",
-                       source->request->generation.text);
+        return is_known ? err_set(err, RC_NOT_FOUND,
+                                  "generation %s holds no complete snapshot yet: nothing to "
+                                  "restore in it",
+                                  id->text)
+                        : choose_unknown(source, err);
+    }
+    if (rc == RC_OK && !is_known) {
+        (void)snprintf(result->note, CHOOSE_NOTE_BYTES, "the birth of generation %s is missing",
+                       id->text);
     }
     return rc;
+}
+
+/* Without --generation nothing may be passed over in silence: a birth that was lost needs a choice. */
+static enum rc choose_check_orphans(const struct choose_source *source,
+                                    struct choose_result *result, struct err *err)
+{
+    const struct catalog *catalog = source->catalog;
+    struct generation_id none = {""};
+    struct generation_id orphan;
+    const struct generation_id *newest =
+        catalog->generation_count > 0
+            ? &catalog->generations[catalog->generation_count - 1].birth.id
+            : &none;
+    enum rc rc = orphan_find(source->store, source->stop, newest, &orphan, err);
+    if (rc != RC_OK || generation_id_is_none(&orphan)) {
+        return rc;
+    }
+    result->needs_choice = true;
+    return err_set(err, RC_CORRUPT,
+                   "the archive holds objects of generation %s, but its birth is missing; choose "
+                   "with --generation %s%s%s",
+                   orphan.text, orphan.text, newest->text[0] != '\0' ? " or --generation " : "",
+                   newest->text);
 }
 
 /* A newer generation cannot be restored yet; where it goes on from may be an earlier commit than
@@ -229,6 +271,7 @@ static enum rc choose_latest(const struct choose_source *source, struct choose_r
     const struct catalog_generation *newest = &catalog->generations[catalog->generation_count - 1];
     if (newest != call.found) {
         choose_note_newer(newest, result->note);
+        result->leaves_out = true;
     }
     result->generation = call.found;
     return RC_OK;
@@ -296,6 +339,7 @@ static void choose_note_passed_over(const struct catalog *catalog,
                                     struct choose_result *result)
 {
     const struct catalog_generation *one = passed_over;
+    result->leaves_out = true;
     (void)snprintf(result->note, CHOOSE_NOTE_BYTES,
                    "generation %s was live then, but its first snapshot is later",
                    passed_over->birth.id.text);
@@ -361,14 +405,18 @@ enum rc choose_generation(const struct choose_source *source, struct choose_resu
                           struct err *err)
 {
     *result = (struct choose_result){.generation = NULL};
-    if (source->catalog->generation_count == 0) {
-        return err_set(err, RC_NOT_FOUND, "the archive %s is empty: nothing to restore",
-                       source->store->url);
-    }
     if (!generation_id_is_none(&source->request->generation)) {
         return choose_given(source, result, err);
     }
     ASSERT(source->request->target != RESTORE_TO_POSITION);
+    enum rc rc = choose_check_orphans(source, result, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    if (source->catalog->generation_count == 0) {
+        return err_set(err, RC_NOT_FOUND, "the archive %s is empty: nothing to restore",
+                       source->store->url);
+    }
     return source->request->target == RESTORE_TO_TIME ? choose_by_time(source, result, err)
                                                       : choose_latest(source, result, err);
 }

@@ -33,8 +33,9 @@ struct choose_source {
 /* What was chosen, and what to say about it. */
 struct choose_result {
     struct catalog_generation *generation; /* borrowed from the catalog; its snapshots are loaded */
-    char note[CHOOSE_NOTE_BYTES]; /* words for a person where something newer was passed over */
-    bool needs_choice;            /* RC_CORRUPT because two qualify */
+    char note[CHOOSE_NOTE_BYTES];          /* words for a person, or "" */
+    bool leaves_out;                       /* they say that something newer was passed over */
+    bool needs_choice;                     /* RC_CORRUPT because two qualify */
     bool has_limit; /* by time: a generation passed over goes on from `limit` in this one */
     struct position limit;
 };

@@ -291,8 +291,10 @@ enum rc plan_make(struct plan *plan, const struct restore_request *request, stru
         return rc;
     }
     plan->generation = chosen.generation;
-    if (chosen.note[0] != '\0') {
+    if (chosen.leaves_out) {
         plan_leave_out(plan, "%s", chosen.note);
+    } else if (chosen.note[0] != '\0') {
+        plan_remark(plan, "%s", chosen.note);
     }
     rc = choose_snapshot(&choose, plan->generation, skip_snapshots, &plan->manifest,
                          &failure->snapshot_is_damaged, err);

@@ -377,7 +377,7 @@ def test_restore__every_object_spoiled(stage):
             codes[result.code] = codes.get(result.code, 0) + 1
             what = f"{key} ({len(spoiled or b'')} of {len(data)} bytes): {result.describe()}"
             if spoiled is None and key.startswith("generations/"):
-                assert result.code == 3, what  # the only birth: nothing says that there is more
+                assert result.code == 4 and f"--generation {generation.id}" in result.stderr, what
                 continue
             assert result.code in (0, 4), what
             if result.code == 0:
@@ -604,6 +604,24 @@ def test_restore__superseded_generation_is_no_fork(stage):
     three.snapshot(end.data, ((1, 0), (0, 0)), end.unix_ms + 70000)
     stage.gives_data = stage.run("--to-latest").expect(0)
     assert stage.gives_data.positions()[0] == (three.id, 1, 0)
+
+
+def test_restore__birth_is_missing(stage):
+    """What lies behind a lost birth is not passed over in silence, and can be had by its name."""
+    story, one, later, two = two_generations(stage)
+    two.snapshot(later.commits[0].data, ((1, 0), (0, 0)), later.commits[0].unix_ms)
+    stage.archive.delete("generations/00000002.json")
+    words = [f"--generation {two.id}", f"--generation {one.id}"]
+    stage.refuses(4, "--to-latest", words=words)
+    stage.refuses(4, "--to-time", rfc3339(later.unix_ms), words=words)
+    result = stage.gives(later.commits[-1], "--to-latest", "--generation", two.id)
+    assert "birth" in result.stderr
+    stage.gives(story.commits[-1], "--to-latest", "--generation", one.id)
+    stage.gives(later.commits[2], "--to-position",
+                f"{two.id}/{later.commits[2].wal_no}/{later.commits[2].frame_no}")
+    stage.archive.delete("generations/00000001.json")
+    stage.refuses(4, "--to-latest", words=["birth is missing"])
+    stage.refuses(3, "--to-latest", "--generation", "00000007-0123456789abcdef")
 
 
 def test_restore__empty_archive(stage):
