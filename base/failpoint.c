@@ -15,36 +15,36 @@
 #include <unistd.h>
 
 static const char *const failpoint_names[] = {
-    "start_locks_held",       /* START: K and WRITE held, nothing captured */
-    "start_generation_noted", /* the pending generation is durable, its birth not yet put */
-    "birth_put",              /* the birth is put, state does not know it yet */
-    "claim_noted",            /* the pending claim is durable, not yet put */
-    "claim_put",              /* the claim is put, state does not know it yet */
-    "capture_done",           /* frames captured, the old read transaction still open */
-    "spool_written",          /* a segment's temporary file is written, not yet named */
-    "spool_named",            /* named, not yet queued */
-    "checkpoint_flagged",     /* the flag is durable, the checkpoint has not begun */
-    "checkpoint_done",        /* the checkpoint is done, the flag still set */
-    "freeze_write_held",      /* FREEZE: WRITE held, before the tail is captured */
-    "freeze_backfilled",      /* everything backfilled, on k>0 */
-    "freeze_at_mark0",        /* at mark 0 with K and WRITE */
-    "freeze_reset_noted",     /* "a reset follows" is durable, WRITE still held */
-    "freeze_released",        /* WRITE released, the WAL not yet begun anew */
-    "freeze_reset_done",      /* the WAL has begun anew, still at mark 0 */
-    "snapshot_opened",        /* the read transaction is open at an exact position */
-    "snapshot_copied",        /* the local copy is whole */
-    "snapshot_parts_made",    /* parts made, the local complete.json not yet */
-    "snapshot_part_put",      /* some part is in the store */
+    "start_locks_held",         /* START: K and WRITE held, nothing captured */
+    "start_generation_noted",   /* the pending generation is durable, its birth not yet put */
+    "birth_put",                /* the birth is put, state does not know it yet */
+    "claim_noted",              /* the pending claim is durable, not yet put */
+    "claim_put",                /* the claim is put, state does not know it yet */
+    "capture_done",             /* frames captured, the old read transaction still open */
+    "spool_written",            /* a segment's temporary file is written, not yet named */
+    "spool_named",              /* named, not yet queued */
+    "checkpoint_flagged",       /* the flag is durable, the checkpoint has not begun */
+    "checkpoint_done",          /* the checkpoint is done, the flag still set */
+    "freeze_write_held",        /* FREEZE: WRITE held, before the tail is captured */
+    "freeze_backfilled",        /* everything backfilled, on k>0 */
+    "freeze_at_mark0",          /* at mark 0 with K and WRITE */
+    "freeze_reset_noted",       /* "a reset follows" is durable, WRITE still held */
+    "freeze_released",          /* WRITE released, the WAL not yet begun anew */
+    "freeze_reset_done",        /* the WAL has begun anew, still at mark 0 */
+    "snapshot_opened",          /* the read transaction is open at an exact position */
+    "snapshot_copied",          /* the local copy is whole */
+    "snapshot_parts_made",      /* parts made, the local complete.json not yet */
+    "snapshot_part_put",        /* some part is in the store */
     "snapshot_before_complete", /* everything put but complete.json */
-    "snapshot_completed",     /* complete.json put, state does not know it yet */
-    "upload_before_put",      /* a segment's upload is about to start */
-    "upload_after_put",       /* the store has confirmed it, the run does not know it yet */
-    "spool_before_delete",    /* confirmed, state durable, the file still there */
-    "handover_lock_dropped",  /* HANDOVER: leader.lock dropped, transaction still open */
-    "restore_part_written",   /* restore: a part is in the temporary file */
-    "restore_wal_applied",    /* restore: all frames applied */
-    "restore_marker_written", /* restore: the marker is there, the file not yet renamed */
-    "restore_renamed",        /* restore: renamed, the directory not yet synced */
+    "snapshot_completed",       /* complete.json put, state does not know it yet */
+    "upload_before_put",        /* a segment's upload is about to start */
+    "upload_after_put",         /* the store has confirmed it, the run does not know it yet */
+    "spool_before_delete",      /* confirmed, state durable, the file still there */
+    "handover_lock_dropped",    /* HANDOVER: leader.lock dropped, transaction still open */
+    "restore_part_written",     /* restore: a part is in the temporary file */
+    "restore_wal_applied",      /* restore: all frames applied */
+    "restore_marker_written",   /* restore: the marker is there, the file not yet renamed */
+    "restore_renamed",          /* restore: renamed, the directory not yet synced */
 };
 enum { FAILPOINT_COUNT = sizeof failpoint_names / sizeof failpoint_names[0] };
 

@@ -10,14 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LEAD_POLL_MS 100           /* a foreign writer is noticed that late at most */
-#define LEAD_PASS_EVERY_MS 50      /* marks move, and checkpoints go on, while the store is slow */
+#define LEAD_POLL_MS 100      /* a foreign writer is noticed that late at most */
+#define LEAD_PASS_EVERY_MS 50 /* marks move, and checkpoints go on, while the store is slow */
 #define LEAD_HOUSEKEEP_MS 1000
-#define LEAD_HOUSEKEEP_NEW_MS 20   /* until a generation has its first snapshot */
+#define LEAD_HOUSEKEEP_NEW_MS 20 /* until a generation has its first snapshot */
 #define LEAD_PUBLISH_MS 20
 #define LEAD_TROUBLE_PAUSE_MS 200
 #define LEAD_TROUBLE_LOG_MS 5000
-#define LEAD_SIBLING_MS 500        /* a waiter seen within that time is alive */
+#define LEAD_SIBLING_MS 500 /* a waiter seen within that time is alive */
 #define LEAD_HANDOVER_MS 1000
 #define SNAPSHOT_WAL_BYTES_MIN (256ull << 20)
 #define SNAPSHOT_OBJECTS_MAX 8192u
@@ -33,9 +33,8 @@ static void lead_fill_from_view(const struct lead *lead, const struct shipper_vi
     status->has_archived = ours && view->has_archived;
     status->archived = view->archived.position;
     status->archived_unix_ms = view->archived_unix_ms;
-    status->lag_recent = (struct replicator_lag_stats){SHIPPER_LAG_WINDOW_MS / 1000,
-                                                       view->lag_ms.p50, view->lag_ms.p99,
-                                                       view->lag_ms.max};
+    status->lag_recent = (struct replicator_lag_stats){
+        SHIPPER_LAG_WINDOW_MS / 1000, view->lag_ms.p50, view->lag_ms.p99, view->lag_ms.max};
     status->spool_segments = (int64_t)view->spool_segments;
     status->spool_bytes = (int64_t)view->spool_bytes;
     status->store_state = view->store_state;
@@ -59,8 +58,7 @@ static void lead_fill_lag(const struct lead *lead, const struct shipper_view *vi
     status->has_local = true;
     status->local = lead->follower.end.position;
     if (wal_index_read(&lead->connections.index, &header, &ignored) == RC_OK &&
-        wal_salts_equal(header.salts, lead->seen.salts) &&
-        header.mx_frame >= lead->seen.mx_frame) {
+        wal_salts_equal(header.salts, lead->seen.salts) && header.mx_frame >= lead->seen.mx_frame) {
         waiting += (int64_t)(header.mx_frame - lead->seen.mx_frame);
         if (header.mx_frame > 0) {
             status->local = (struct position){lead->follower.wal_no, header.mx_frame};
@@ -99,7 +97,8 @@ static void lead_publish(struct lead *lead, const struct shipper_view *view)
                                 .wal_no_next = wal_follower_next_wal_no(&lead->follower),
                                 .salts = lead->follower.salts};
     bool ours = generation_id_equal(&view->generation, &lead->generation);
-    lead->archived = ours && view->has_archived ? view->archived : (struct wal_point){{0, 0}, {0, 0}};
+    lead->archived =
+        ours && view->has_archived ? view->archived : (struct wal_point){{0, 0}, {0, 0}};
     atomic_store(&x->state->live->heartbeat_ms, clk_boottime_ms());
     x->publish(x->publish_arg, &status, &map);
     lead->last_publish_ms = clk_monotonic_ms();
@@ -120,9 +119,9 @@ static enum rc lead_check_files(struct lead *lead, struct err *err)
     if (!stat.exists || stat.inode != lead->database_inode || stat.links != 1) {
         return err_set(err, RC_CORRUPT, "the database file %s was %s under the running server",
                        sidecar->database,
-                       !stat.exists                           ? "deleted or renamed"
+                       !stat.exists                         ? "deleted or renamed"
                        : stat.inode != lead->database_inode ? "replaced"
-                                                              : "linked a second time");
+                                                            : "linked a second time");
     }
     if ((rc = wal_follower_check_file(&lead->follower, err)) != RC_OK) {
         return rc;
@@ -131,7 +130,8 @@ static enum rc lead_check_files(struct lead *lead, struct err *err)
     if (wal_index_backfilled(&lead->connections.index) != record.backfilled ||
         record.database.size_bytes != stat.size_bytes ||
         record.database.mtime_ns != stat.mtime_ns) {
-        rc = lead_note_checkpoint(lead, false, err); /* a foreign checkpoint: note the file as it is */
+        rc = lead_note_checkpoint(lead, false,
+                                  err); /* a foreign checkpoint: note the file as it is */
     }
     return rc;
 }
@@ -167,7 +167,18 @@ static enum rc lead_consider_snapshot(struct lead *lead, const struct shipper_vi
                                       struct err *err)
 {
     int64_t failed_ms;
-    if (snapshotter_is_busy(lead->snapshotter, &failed_ms) || lead->capture != CAPTURE_ON ||
+    if (snapshotter_is_busy(lead->snapshotter, &failed_ms)) {
+        return RC_OK;
+    }
+    if (failed_ms != 0) {
+        (void)snprintf(lead->alarm, sizeof lead->alarm, "no snapshot can be made: %.440s",
+                       snapshotter_failure(lead->snapshotter));
+        lead->snapshot_failed = true;
+    } else if (lead->snapshot_failed) {
+        lead->snapshot_failed = false;
+        lead->alarm[0] = '\0';
+    }
+    if (lead->capture != CAPTURE_ON ||
         (failed_ms != 0 && clk_monotonic_ms() - failed_ms < SNAPSHOT_RETRY_MS) ||
         !lead_snapshot_is_due(lead, view)) {
         return RC_OK;
@@ -191,11 +202,10 @@ static enum rc lead_resume_capture(struct lead *lead, const struct shipper_view 
     struct generation_id parent = lead->generation;
     struct wal_index_header header = lead->seen;
     snapshotter_abandon(lead->snapshotter);
-    enum rc rc = lead_begin_generation(
-        lead, outage ? CAUSE_OUTAGE : CAUSE_BAD_FRAME,
-        outage ? "the spool was full during an outage of the store"
-               : "a foreign program wrote a bad WAL frame",
-        &parent, &parent_point, &header, err);
+    enum rc rc = lead_begin_generation(lead, outage ? CAUSE_OUTAGE : CAUSE_BAD_FRAME,
+                                       outage ? "the spool was full during an outage of the store"
+                                              : "a foreign program wrote a bad WAL frame",
+                                       &parent, &parent_point, &header, err);
     if (rc == RC_OK) {
         lead->alarm[0] = '\0';
     }
@@ -212,9 +222,10 @@ static enum rc lead_meet_full_spool(struct lead *lead, struct err *err)
     enum rc rc = lead_cut(lead, err);
     if (rc == RC_OK) {
         lead->capture = CAPTURE_OUTAGE;
-        (void)snprintf(lead->alarm, sizeof lead->alarm,
-                       "the store does not answer and the spool is full (HARVEY_SPOOL_MAX_BYTES): rows "
-                       "written from now on are not in the archive until it answers");
+        (void)snprintf(
+            lead->alarm, sizeof lead->alarm,
+            "the store does not answer and the spool is full (HARVEY_SPOOL_MAX_BYTES): rows "
+            "written from now on are not in the archive until it answers");
         log_error("leader", "%s", lead->alarm);
     }
     return rc;
@@ -279,7 +290,7 @@ static enum rc lead_step(struct lead *lead, int64_t *sleep_ms, bool *for_commits
         rc = lead_cut(lead, err);
         *for_commits = true; /* the next commit may leave at once too */
         until_cut = lead->context->config->ship_interval_ms;
-        *sleep_ms = 0;       /* look once more before sleeping */
+        *sleep_ms = 0; /* look once more before sleeping */
         return rc;
     }
     /* a lane that comes free wakes the leader by itself */
@@ -383,7 +394,8 @@ static void lead_hand_over(struct lead *lead)
 {
     struct state_live *live = lead->context->state->live;
     uint64_t mine = lead->context->lead_seq;
-    snapshotter_destroy(lead->snapshotter); /* what writes the state or the spool ends with the lock */
+    snapshotter_destroy(
+        lead->snapshotter); /* what writes the state or the spool ends with the lock */
     lead->snapshotter = NULL;
     shipper_stop(lead->shipper);
     lockfile_release(lead->context->leader_lock);

@@ -24,9 +24,9 @@
 
 /* How the WAL that is there relates to the end of the chain. */
 enum lead_match {
-    MATCH_NONE,      /* it does not continue it */
-    MATCH_SAME_WAL,  /* frame `end` is in it, with the right checksum */
-    MATCH_NEXT_WAL,  /* the noted reset came: this WAL begins behind `end` */
+    MATCH_NONE,     /* it does not continue it */
+    MATCH_SAME_WAL, /* frame `end` is in it, with the right checksum */
+    MATCH_NEXT_WAL, /* the noted reset came: this WAL begins behind `end` */
 };
 
 /* ---- what is known of the clock of the oldest commit ---- */
@@ -351,7 +351,8 @@ static enum rc lead_take_locks(struct lead *lead, struct wal_index_header *heade
 }
 
 /* Under the locks: what this lead goes on from, in memory and in the state. */
-static enum rc lead_settle(struct lead *lead, const struct wal_index_header *header, struct err *err)
+static enum rc lead_settle(struct lead *lead, const struct wal_index_header *header,
+                           struct err *err)
 {
     struct start_plan *plan = lead->plan;
     FAILPOINT("start_locks_held");
@@ -426,9 +427,9 @@ static enum rc lead_open(struct lead *lead, struct err *err)
     const struct lead_context *x = lead->context;
     bool switched = false;
     struct file_identity identity;
-    enum rc rc = lead_connections_open(&lead->connections, x->sidecar->database,
-                                       lead->plan->create_database, x->config->synchronous_normal,
-                                       &switched, err);
+    enum rc rc =
+        lead_connections_open(&lead->connections, x->sidecar->database, lead->plan->create_database,
+                              x->config->synchronous_normal, &switched, err);
     if (rc != RC_OK) {
         return rc;
     }

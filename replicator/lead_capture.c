@@ -105,7 +105,8 @@ static enum rc lead_meet_bad_frame(struct lead *lead, struct err *err)
     log_error("leader", "a bad frame in the WAL, it is not shipped: %s", err->text);
     segmenter_drop_open_transaction(&lead->segmenter);
     (void)snprintf(lead->alarm, sizeof lead->alarm,
-                   "a foreign program wrote a bad WAL frame; a new generation begins: %.400s", err->text);
+                   "a foreign program wrote a bad WAL frame; a new generation begins: %.400s",
+                   err->text);
     lead->capture = CAPTURE_BAD_FRAME;
     return lead_cut(lead, err);
 }
@@ -116,7 +117,8 @@ static enum rc lead_check_header(const struct lead *lead, const struct wal_index
 {
     const struct wal_index_header *seen = &lead->seen;
     if (!wal_salts_equal(header->salts, seen->salts)) {
-        return err_set(err, RC_CORRUPT, "the WAL was reset while the leader held its read transaction");
+        return err_set(err, RC_CORRUPT,
+                       "the WAL was reset while the leader held its read transaction");
     }
     if (header->mx_frame < seen->mx_frame) {
         return err_set(err, RC_CORRUPT, "the WAL went back from frame %u to %u", seen->mx_frame,

@@ -21,7 +21,7 @@
 #define FREEZE_PAUSE_MS 50
 #define FREEZE_WRITE_BUDGET_MS 5
 #define FREEZE_STEP_BUDGET_MS 10
-#define FREEZE_CLOCK_WAIT_MS 50      /* the coarse clock ticks every 1 to 10 ms */
+#define FREEZE_CLOCK_WAIT_MS 50 /* the coarse clock ticks every 1 to 10 ms */
 #define SNAPSHOT_WRITE_BUDGET_MS 100
 #define MARK0_BUSY_MS 100
 
@@ -129,9 +129,8 @@ static enum rc lead_touch(struct lead *lead, struct err *err)
     if (code == SQLITE_OK) {
         code = sql == NULL ? SQLITE_NOMEM : sqlite3_exec(db, sql, NULL, NULL, NULL);
     }
-    enum rc rc = code == SQLITE_OK
-                     ? RC_OK
-                     : lead_sqlite_fail(err, db, code, "beginning the WAL anew");
+    enum rc rc =
+        code == SQLITE_OK ? RC_OK : lead_sqlite_fail(err, db, code, "beginning the WAL anew");
     sqlite3_free(sql);
     if (sqlite3_get_autocommit(db) == 0) {
         (void)sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
@@ -140,7 +139,8 @@ static enum rc lead_touch(struct lead *lead, struct err *err)
 }
 
 /* Waits for the first commit behind mark 0, making it itself where nobody else does. */
-static enum rc lead_await_commit(struct lead *lead, struct wal_index_header *header, struct err *err)
+static enum rc lead_await_commit(struct lead *lead, struct wal_index_header *header,
+                                 struct err *err)
 {
     const struct wal_index_header *seen = &lead->seen;
     for (;;) {
@@ -288,8 +288,8 @@ static enum rc lead_freeze_locked(struct lead *lead, struct err *err)
 static enum rc lead_freeze(struct lead *lead, struct err *err)
 {
     enum rc rc = lead_flag_checkpoint(lead, err);
-    if (rc != RC_OK || (rc = lead_take_write(&lead->connections, FREEZE_WRITE_BUDGET_MS, err)) !=
-                           RC_OK) {
+    if (rc != RC_OK ||
+        (rc = lead_take_write(&lead->connections, FREEZE_WRITE_BUDGET_MS, err)) != RC_OK) {
         return rc;
     }
     int64_t begun_us = clk_monotonic_us();
@@ -344,8 +344,7 @@ enum rc lead_begin_snapshot(struct lead *lead, struct err *err)
 {
     sqlite3 *source = NULL;
     struct snapshot_job job = {.generation = lead->generation};
-    enum rc rc =
-        lead_connections_open_one(lead->context->sidecar->database, false, &source, err);
+    enum rc rc = lead_connections_open_one(lead->context->sidecar->database, false, &source, err);
     if (rc == RC_OK) { /* the first read opens the wal-index: not under the lock */
         int code = sqlite3_exec(source, "SELECT 1 FROM sqlite_schema LIMIT 1", NULL, NULL, NULL);
         rc = code == SQLITE_OK ? RC_OK : lead_sqlite_fail(err, source, code, "first read");

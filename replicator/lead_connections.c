@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define LEAD_JOURNAL_SIZE_LIMIT "67108864" /* the -wal shrinks to 64 MiB at the first commit after a reset */
+#define LEAD_JOURNAL_SIZE_LIMIT                                                                    \
+    "67108864" /* the -wal shrinks to 64 MiB at the first commit after a reset */
 #define LEAD_BUSY_MS 5000
 
 enum rc lead_sqlite_fail(struct err *err, sqlite3 *db, int code, const char *what)
@@ -140,8 +141,8 @@ static enum rc lead_reader_prepare(struct lead_reader *reader, struct err *err)
 static enum rc lead_step(sqlite3 *db, sqlite3_stmt *statement, const char *what, struct err *err)
 {
     int code = sqlite3_step(statement);
-    enum rc rc = code == SQLITE_ROW || code == SQLITE_DONE ? RC_OK
-                                                           : lead_sqlite_fail(err, db, code, what);
+    enum rc rc =
+        code == SQLITE_ROW || code == SQLITE_DONE ? RC_OK : lead_sqlite_fail(err, db, code, what);
     (void)sqlite3_reset(statement);
     return rc;
 }
@@ -254,8 +255,7 @@ static enum rc lead_take(const struct wal_index *index, enum wal_lock lock, int6
 {
     int64_t deadline_us = clk_monotonic_us() + budget_ms * 1000;
     enum rc rc;
-    while ((rc = wal_index_lock(index, lock, err)) == RC_BUSY &&
-           clk_monotonic_us() < deadline_us) {
+    while ((rc = wal_index_lock(index, lock, err)) == RC_BUSY && clk_monotonic_us() < deadline_us) {
         struct timespec pause = {.tv_sec = 0, .tv_nsec = 100000};
         (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
     }

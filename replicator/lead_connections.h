@@ -29,10 +29,10 @@ struct lead_connections {
     struct lead_reader readers[2];
     int current; /* the reader that holds the transaction */
     sqlite3 *checkpoint_db;
-    sqlite3 *lock_db;  /* K */
-    sqlite3 *write_db; /* W */
-    struct wal_index index;       /* of W: header and WRITE */
-    struct wal_index lock_index;  /* of K: CKPT */
+    sqlite3 *lock_db;            /* K */
+    sqlite3 *write_db;           /* W */
+    struct wal_index index;      /* of W: header and WRITE */
+    struct wal_index lock_index; /* of K: CKPT */
     bool holds_write;
     bool holds_checkpoint;
 };

@@ -40,16 +40,16 @@ struct lead {
     struct snapshotter *snapshotter;
 
     enum lead_capture capture;
-    bool at_mark0;                  /* holds CKPT */
-    struct wal_index_header seen;   /* the wal-index at the end of the last pass */
+    bool at_mark0;                /* holds CKPT */
+    struct wal_index_header seen; /* the wal-index at the end of the last pass */
     struct generation_id generation;
     uint32_t generation_number_next;
     uint32_t term;
     char tag[OBJECT_TAG_BYTES];
-    bool verified;                  /* compared with the archive; else only the probe runs */
+    bool verified; /* compared with the archive; else only the probe runs */
 
-    uint64_t epoch;                 /* of the last pass */
-    int64_t last_unix_ms;           /* times in segments never go back */
+    uint64_t epoch;       /* of the last pass */
+    int64_t last_unix_ms; /* times in segments never go back */
     int64_t last_cut_ms;
     int64_t last_pass_ms;
     int64_t last_checkpoint_ms;
@@ -57,10 +57,11 @@ struct lead {
     int64_t last_housekeep_ms;
     int64_t last_publish_ms;
     int64_t trouble_logged_ms;
-    struct wal_point archived;      /* the shipper's, at the last publishing */
+    struct wal_point archived; /* the shipper's, at the last publishing */
     uint64_t database_inode;
-    bool marker_pending;            /* restored.json goes when the birth is put */
-    char alarm[512];                /* "" = none */
+    bool marker_pending;  /* restored.json goes when the birth is put */
+    char alarm[512];      /* "" = none */
+    bool snapshot_failed; /* and alarm says why */
 
     uint64_t generations_begun;
     uint64_t wal_resets;

@@ -28,14 +28,14 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define FOLLOWER_TRY_MS 10          /* a leader that died is replaced within that */
-#define WAITER_LOOK_MS 200          /* a waiting server looks that often whether the files changed */
-#define WAITER_ASK_FIRST_MS 1000    /* and asks the archive again after that, then less often */
+#define FOLLOWER_TRY_MS 10       /* a leader that died is replaced within that */
+#define WAITER_LOOK_MS 200       /* a waiting server looks that often whether the files changed */
+#define WAITER_ASK_FIRST_MS 1000 /* and asks the archive again after that, then less often */
 #define WAITER_ASK_CAP_MS 10000
 #define RESTORE_RETRY_MS 5000
 #define LEAD_RETRY_FIRST_MS 20
 #define LEAD_RETRY_CAP_MS 2000
-#define LEAD_LASTED_MS 5000         /* a lead that lasted resets the pause before the next */
+#define LEAD_LASTED_MS 5000 /* a lead that lasted resets the pause before the next */
 #define HEARTBEAT_STALE_MS 2000
 
 struct replicator {
@@ -49,18 +49,18 @@ struct replicator {
     pthread_t thread;
     bool started;
     int event_fd;
-    struct store *store;           /* the leader thread's, for looking; NULL when off */
-    bool has_led;                  /* some start was passed in this process */
+    struct store *store; /* the leader thread's, for looking; NULL when off */
+    bool has_led;        /* some start was passed in this process */
     bool same_filesystem;
-    bool unshipped;                /* after the thread has ended */
+    bool unshipped; /* after the thread has ended */
     char stop_reason[512];
     _Atomic bool may_serve;
 
-    pthread_mutex_t mutex;         /* guards what follows, and publishing */
+    pthread_mutex_t mutex; /* guards what follows, and publishing */
     enum replicator_role role;
     char reason[512];
     enum rc fatal;
-    struct replicator_status own;  /* the last one that this process published as leader */
+    struct replicator_status own; /* the last one that this process published as leader */
 };
 
 const char *replicator_role_name(enum replicator_role role)
@@ -282,7 +282,8 @@ static bool replicator_start_over(struct replicator *r, struct leading *leading)
     bool go_on = true;
     start_plan_init(&plan);
     leading->lead_seq = atomic_fetch_add(&r->state.live->lead_seq, 1) + 1;
-    if (r->role != ROLE_WAITING && r->role != ROLE_WAITING_FOR_RESTORE) { /* a waiter's reason stands */
+    if (r->role != ROLE_WAITING &&
+        r->role != ROLE_WAITING_FOR_RESTORE) { /* a waiter's reason stands */
         replicator_set_role(r, ROLE_STARTING, atomic_load(&r->may_serve),
                             "comparing with the archive");
     }
@@ -389,7 +390,8 @@ enum rc replicator_create(const struct replicator_config *config, struct replica
         (rc = fsio_make_dirs(r->sidecar.dir, err)) != RC_OK ||
         (rc = spool_open(&r->spool, r->sidecar.spool, err)) != RC_OK ||
         (rc = state_open(&r->state, r->sidecar.state, err)) != RC_OK ||
-        (!config->store.off && (rc = store_open(&config->store, &r->stop, &r->store, err)) != RC_OK)) {
+        (!config->store.off &&
+         (rc = store_open(&config->store, &r->stop, &r->store, err)) != RC_OK)) {
         replicator_destroy(r);
         return rc;
     }

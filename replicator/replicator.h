@@ -48,7 +48,7 @@ struct replicator_config {
 };
 
 enum replicator_role {
-    ROLE_STARTING,            /* comparing with the archive */
+    ROLE_STARTING, /* comparing with the archive */
     ROLE_LEADER,
     ROLE_FOLLOWER,            /* another process leads */
     ROLE_WAITING,             /* not proven, or the store must answer first: see reason */
@@ -56,7 +56,8 @@ enum replicator_role {
     ROLE_RESTORING,
     ROLE_STOPPED,
 };
-const char *replicator_role_name(enum replicator_role role); /* "leader", "waiting for a restore" … */
+const char *
+replicator_role_name(enum replicator_role role); /* "leader", "waiting for a restore" … */
 
 enum replicator_store_state { STORE_OFF, STORE_OK, STORE_RETRYING, STORE_DOWN };
 const char *replicator_store_state_name(enum replicator_store_state state);
@@ -70,19 +71,19 @@ struct replicator_lag_stats {
 
 struct replicator_status {
     enum replicator_role role;
-    bool may_serve;     /* the database may be open for the app */
-    bool alarm;         /* red: something a person must look at; `reason` says what */
-    char reason[512];   /* "" when all is well; why it waits, and the cure */
-    enum rc fatal;      /* RC_OK, or why the first start cannot go on by itself: the server ends */
+    bool may_serve;   /* the database may be open for the app */
+    bool alarm;       /* red: something a person must look at; `reason` says what */
+    char reason[512]; /* "" when all is well; why it waits, and the cure */
+    enum rc fatal;    /* RC_OK, or why the first start cannot go on by itself: the server ends */
     struct generation_id generation; /* none while unknown */
     struct position local;           /* the WAL's last commit */
     bool has_local;
-    struct position archived;        /* as docs/archive-format.md defines it */
+    struct position archived; /* as docs/archive-format.md defines it */
     bool has_archived;
     int64_t archived_unix_ms;
     int64_t lag_frames; /* across WALs: frames captured or waiting that are not archived */
     int64_t lag_bytes;
-    int64_t lag_ms;     /* every row acknowledged before (now - lag_ms) is archived */
+    int64_t lag_ms; /* every row acknowledged before (now - lag_ms) is archived */
     struct replicator_lag_stats lag_recent;
     int64_t spool_segments;
     int64_t spool_bytes;
@@ -111,7 +112,8 @@ struct replicator;
 /* Makes the object and the folder beside the database. `config` is copied, its strings are borrowed. RC_IO, RC_DENIED, RC_INVALID, RC_NOMEM. */
 RC_MUST_CHECK enum rc replicator_create(const struct replicator_config *config,
                                         struct replicator **replicator, struct err *err);
-void replicator_destroy(struct replicator *replicator); /* stopped, or never started; NULL is legal */
+void replicator_destroy(
+    struct replicator *replicator); /* stopped, or never started; NULL is legal */
 
 /* Starts its threads; returns at once. RC_NOMEM, RC_IO. */
 RC_MUST_CHECK enum rc replicator_start(struct replicator *replicator, struct err *err);

@@ -208,12 +208,11 @@ void segmenter_drop_open_transaction(struct segmenter *s)
     if (s->frame_count == 0) {
         return;
     }
-    size_t whole = s->commit_frame_no == 0
-                       ? 0
-                       : (size_t)s->commit_frame_no - s->header->first_frame_no + 1;
-    s->content_bytes = whole == 0 ? 0
-                                  : (size_t)(segmenter_frames(s) - s->content) +
-                                        whole * segmenter_frame_bytes(s);
+    size_t whole =
+        s->commit_frame_no == 0 ? 0 : (size_t)s->commit_frame_no - s->header->first_frame_no + 1;
+    s->content_bytes =
+        whole == 0 ? 0
+                   : (size_t)(segmenter_frames(s) - s->content) + whole * segmenter_frame_bytes(s);
     s->frame_count = (uint32_t)whole;
     if (whole > 0) {
         s->header->after = s->commit_checksum;

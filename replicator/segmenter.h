@@ -28,10 +28,10 @@ struct segmenter {
     size_t content_bytes;
     struct segment_header *header; /* of the segment that is being gathered */
     bool first_of_generation;
-    bool inside_transaction;       /* the segment before was CONTINUED */
-    struct wal_point link;         /* end of the segment before */
-    uint32_t frame_count;          /* gathered */
-    uint32_t commit_frame_no;      /* last commit frame gathered; 0 = none */
+    bool inside_transaction;  /* the segment before was CONTINUED */
+    struct wal_point link;    /* end of the segment before */
+    uint32_t frame_count;     /* gathered */
+    uint32_t commit_frame_no; /* last commit frame gathered; 0 = none */
     uint32_t commit_pages;
     struct wal_checksum commit_checksum;
     int64_t pass_unix_ms;

@@ -22,11 +22,11 @@
 
 #define SHIP_BACKOFF_FIRST_MS 50
 #define SHIP_BACKOFF_CAP_MS 5000
-#define SHIP_DOWN_AFTER_MS 3000       /* failing for that long is called down, not retrying */
+#define SHIP_DOWN_AFTER_MS 3000 /* failing for that long is called down, not retrying */
 #define SHIP_IDLE_WAIT_MS 1000
 #define SHIP_HOUSEKEEP_MS 1000
-#define SHIP_DELETE_MAX 256           /* confirmed files that wait for their deletion at most */
-#define SHIP_SUMMARY_MS 200           /* percentiles are computed at most that often */
+#define SHIP_DELETE_MAX 256 /* confirmed files that wait for their deletion at most */
+#define SHIP_SUMMARY_MS 200 /* percentiles are computed at most that often */
 #define SHIP_BODY_BYTES_MAX HISTORY_JSON_BYTES_MAX
 
 enum ship_kind { SHIP_SEGMENT, SHIP_BIRTH, SHIP_CLAIM, SHIP_PROBE };
@@ -41,8 +41,8 @@ struct ship_item {
     int64_t oldest_ms;
     struct shipper_segment segment; /* SHIP_SEGMENT */
     bool synced;
-    struct buf body;                /* SHIP_BIRTH, SHIP_CLAIM */
-    uint32_t term;                  /* SHIP_CLAIM */
+    struct buf body; /* SHIP_BIRTH, SHIP_CLAIM */
+    uint32_t term;   /* SHIP_CLAIM */
     char tag[OBJECT_TAG_BYTES];
 };
 
@@ -58,14 +58,14 @@ struct shipper {
     const struct store_config *config;
     struct spool *spool;
     struct state *state;
-    struct stop call_stop;     /* ends store calls under way */
+    struct stop call_stop; /* ends store calls under way */
     struct ship_lane lanes[SHIP_LANES];
     int lanes_started;
 
-    pthread_mutex_t mutex;     /* guards all below */
+    pthread_mutex_t mutex; /* guards all below */
     pthread_cond_t changed;
     bool stopping;
-    struct ship_item *head;    /* not yet confirmed, in order */
+    struct ship_item *head; /* not yet confirmed, in order */
     struct ship_item *tail;
     struct ship_item *confirmed_files; /* confirmed, file not yet deleted */
     size_t confirmed_file_count;
@@ -74,18 +74,18 @@ struct shipper {
     struct wal_salts confirmed_salts;
     char confirmed_key[OBJECT_KEY_BYTES];
     uint32_t term;
-    int64_t birth_oldest_ms;   /* stands until the generation is archived */
+    int64_t birth_oldest_ms; /* stands until the generation is archived */
     uint64_t confirmed_epoch;
     uint64_t idle_epoch;
     uint64_t confirmed_frames; /* confirmed, not archived: no snapshot yet */
     uint64_t confirmed_bytes;
-    int64_t failing_since_ms;  /* 0 = not failing */
-    bool look_needed;          /* an outage was: look before the next put */
+    int64_t failing_since_ms; /* 0 = not failing */
+    bool look_needed;         /* an outage was: look before the next put */
     bool look_running;
-    bool prepared;             /* lane 0's handle */
+    bool prepared; /* lane 0's handle */
     int64_t housekept_ms;
     bool housekeeping;
-    bool record_is_stale;      /* confirmed moved since the state was written */
+    bool record_is_stale; /* confirmed moved since the state was written */
     int64_t summarized_ms;
     struct recent put_us;
     struct recent lag_ms;
@@ -287,7 +287,8 @@ static enum rc ship_prepare(struct ship_lane *lane, struct err *err)
     if (s->prepared) {
         return RC_OK;
     }
-    enum rc rc = store_prepare(lane->store, s->config->is_s3, err); /* the start made the directory */
+    enum rc rc =
+        store_prepare(lane->store, s->config->is_s3, err); /* the start made the directory */
     if (rc == RC_OK) {
         s->prepared = true; /* only lane 0 comes here */
         if ((lane->store->features & STORE_CONDITIONAL_PUT) == 0) {
@@ -317,8 +318,8 @@ static enum rc ship_is_ours(struct ship_lane *lane, const struct ship_item *item
     buf_init(&found, SHIP_BODY_BYTES_MAX);
     enum rc rc = store_get_buf(lane->store, item->key, &found, err);
     if (rc == RC_OK) {
-        *ours = found.size == item->body.size &&
-                memcmp(found.data, item->body.data, found.size) == 0;
+        *ours =
+            found.size == item->body.size && memcmp(found.data, item->body.data, found.size) == 0;
     }
     if (rc == RC_OK && !*ours && item->kind == SHIP_CLAIM) {
         struct lead_claim claim;
@@ -772,8 +773,8 @@ bool shipper_is_ready(struct shipper *s)
     for (const struct ship_item *item = s->head; item != NULL && ready; item = item->next) {
         waiting++;
         /* a barrier, or something queued already: gather on */
-        ready = item->kind == SHIP_SEGMENT && item->progress != SHIP_QUEUED &&
-                waiting < SHIP_WINDOW;
+        ready =
+            item->kind == SHIP_SEGMENT && item->progress != SHIP_QUEUED && waiting < SHIP_WINDOW;
     }
     (void)pthread_mutex_unlock(&s->mutex);
     return ready;
@@ -883,7 +884,8 @@ enum rc shipper_housekeep(struct shipper *s, struct err *err)
         if (rc == RC_OK) {
             rc = spool_remove(s->spool, files->key, err);
         }
-        ship_item_destroy(files); /* on error the file stays; the next start compares and deletes it */
+        ship_item_destroy(
+            files); /* on error the file stays; the next start compares and deletes it */
         files = next;
     }
     (void)pthread_mutex_lock(&s->mutex);

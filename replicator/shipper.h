@@ -43,19 +43,19 @@ enum shipper_verdict {
 struct shipper_view {
     enum shipper_verdict verdict;
     char verdict_text[256];
-    struct generation_id generation;  /* whose birth is put */
-    bool open_for_segments;           /* no barrier is waiting */
+    struct generation_id generation; /* whose birth is put */
+    bool open_for_segments;          /* no barrier is waiting */
     struct wal_point confirmed;
     bool has_archived;
     struct wal_point archived;
     int64_t archived_unix_ms;
-    uint64_t unarchived_frames;       /* given to the shipper and not archived */
-    uint64_t unarchived_bytes;        /* of those, as WAL bytes */
-    uint64_t spool_segments;          /* files not confirmed */
+    uint64_t unarchived_frames; /* given to the shipper and not archived */
+    uint64_t unarchived_bytes;  /* of those, as WAL bytes */
+    uint64_t spool_segments;    /* files not confirmed */
     uint64_t spool_bytes;
-    uint64_t generation_objects;      /* segments confirmed since the last snapshot */
-    uint64_t generation_bytes;        /* and their stored bytes */
-    uint64_t generation_wal_bytes;    /* and their WAL bytes */
+    uint64_t generation_objects;   /* segments confirmed since the last snapshot */
+    uint64_t generation_bytes;     /* and their stored bytes */
+    uint64_t generation_wal_bytes; /* and their WAL bytes */
     enum replicator_store_state store_state;
     char store_error[256];
     uint64_t put_count;
@@ -113,8 +113,8 @@ struct shipper_segment {
     uint32_t frames;
     uint32_t page_size_bytes;
     uint64_t object_bytes;
-    uint64_t epoch;     /* of the last capture pass in it; 0 = unknown */
-    int64_t oldest_ms;  /* boottime stamp of the oldest commit in it; 0 = unknown */
+    uint64_t epoch;    /* of the last capture pass in it; 0 = unknown */
+    int64_t oldest_ms; /* boottime stamp of the oldest commit in it; 0 = unknown */
 };
 RC_MUST_CHECK enum rc shipper_add_segment(struct shipper *shipper,
                                           const struct shipper_segment *segment, struct err *err);
@@ -138,8 +138,8 @@ RC_MUST_CHECK enum rc shipper_sync_spool(struct shipper *shipper, struct err *er
 RC_MUST_CHECK enum rc shipper_housekeep(struct shipper *shipper, struct err *err);
 
 /* Waits until everything given is confirmed (and, where a snapshot is pending, does not wait for it). RC_TIMEOUT, RC_STOPPED. */
-RC_MUST_CHECK enum rc shipper_drain(struct shipper *shipper, struct stop *stop,
-                                    int64_t timeout_ms, struct err *err);
+RC_MUST_CHECK enum rc shipper_drain(struct shipper *shipper, struct stop *stop, int64_t timeout_ms,
+                                    struct err *err);
 
 /* Ends calls under way and joins the lanes. What was not confirmed stays in the spool. */
 void shipper_stop(struct shipper *shipper);

@@ -21,25 +21,26 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SNAPSHOT_LEVEL 3                /* stored bytes must stay near `zstd -3` of the file */
+#define SNAPSHOT_LEVEL 3 /* stored bytes must stay near `zstd -3` of the file */
 #define SNAPSHOT_STEP_PAGES 256
 #define SNAPSHOT_READ_BYTES (256u << 10)
-#define SNAPSHOT_FREE_SPARE_BYTES (64ull << 20)
+#define SNAPSHOT_FREE_SPARE_BYTES (4ull << 20)
 #define SNAPSHOT_WAIT_MS 20
-#define SNAPSHOT_BUSY_TRIES 1000        /* of 10 ms: a source that stays locked that long is stuck */
+#define SNAPSHOT_BUSY_TRIES 1000 /* of 10 ms: a source that stays locked that long is stuck */
 
 struct snapshotter {
     const struct store_config *store_config;
     const struct sidecar *sidecar;
     struct shipper *shipper;
     struct state *state;
-    bool started;            /* the thread is to be joined */
+    bool started; /* the thread is to be joined */
     pthread_t thread;
     struct stop stop;
     _Atomic bool running;
     _Atomic bool holds_transaction;
     _Atomic int64_t failed_ms;
-    sqlite3 *source;         /* the thread's, from begin on; NULL when resuming */
+    char failure[ERR_TEXT_BYTES]; /* written before running turns false, read after it did */
+    sqlite3 *source;              /* the thread's, from begin on; NULL when resuming */
     struct snapshot_job job;
     struct snapshot_manifest manifest;
 };
@@ -91,6 +92,12 @@ bool snapshotter_is_busy(struct snapshotter *s, int64_t *failed_ms)
     return busy;
 }
 
+const char *snapshotter_failure(const struct snapshotter *s)
+{
+    ASSERT(!atomic_load(&s->running));
+    return s->failure;
+}
+
 bool snapshotter_holds_transaction(struct snapshotter *s)
 {
     return atomic_load(&s->holds_transaction);
@@ -118,8 +125,8 @@ static enum rc snapshot_copy_path(const struct snapshotter *s, char path[FSIO_PA
 
 static enum rc snapshot_check_space(const struct snapshotter *s, struct err *err)
 {
-    uint64_t need = 2 * (uint64_t)s->job.page_size_bytes * s->job.database_pages +
-                    SNAPSHOT_FREE_SPARE_BYTES;
+    uint64_t need =
+        2 * (uint64_t)s->job.page_size_bytes * s->job.database_pages + SNAPSHOT_FREE_SPARE_BYTES;
     uint64_t have;
     enum rc rc = fsio_free_bytes(s->sidecar->snapshot, &have, err);
     if (rc == RC_OK && have < need) {
@@ -174,10 +181,11 @@ static enum rc snapshot_copy(struct snapshotter *s, struct err *err)
     }
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
     if (sqlite3_open_v2(path, &copy, flags, NULL) != SQLITE_OK ||
-        sqlite3_exec(copy,
-                     "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
-                     "PRAGMA cache_size=-1024;",
-                     NULL, NULL, NULL) != SQLITE_OK) {
+        sqlite3_exec(
+            copy,
+            "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
+            "PRAGMA cache_size=-1024;",
+            NULL, NULL, NULL) != SQLITE_OK) {
         rc = err_set(err, RC_IO, "cannot make %s: %s", path, sqlite3_errmsg(copy));
         goto done;
     }
@@ -344,8 +352,8 @@ static enum rc snapshot_wait_confirmed(struct snapshotter *s, bool whole, struct
         struct shipper_view view;
         shipper_get_view(s->shipper, &view);
         bool ours = generation_id_equal(&view.generation, &s->manifest.generation);
-        if (ours && (!whole || position_compare(view.confirmed.position,
-                                                s->manifest.point.position) >= 0)) {
+        if (ours && (!whole ||
+                     position_compare(view.confirmed.position, s->manifest.point.position) >= 0)) {
             return RC_OK;
         }
         if (stop_wait_ms(&s->stop, STOP_SOON, SNAPSHOT_WAIT_MS)) {
@@ -461,6 +469,7 @@ static void *snapshotter_thread_main(void *arg)
         atomic_store(&s->failed_ms, 0);
     } else if (rc != RC_STOPPED) {
         log_error("snapshot", "failed, will be tried again: %s", err.text);
+        memcpy(s->failure, err.text, sizeof s->failure);
         atomic_store(&s->failed_ms, clk_monotonic_ms());
     }
     atomic_store(&s->running, false);

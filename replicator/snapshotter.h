@@ -57,6 +57,9 @@ RC_MUST_CHECK enum rc snapshotter_resume(struct snapshotter *snapshotter,
 /* A thread is at work. Joins one that has ended; *failed_ms: when the last one failed (0 = it did not). */
 bool snapshotter_is_busy(struct snapshotter *snapshotter, int64_t *failed_ms);
 
+/* Why the last one failed; only while it is not busy. Borrowed. */
+const char *snapshotter_failure(const struct snapshotter *snapshotter);
+
 /* It holds its read transaction: the WAL cannot be reset. */
 bool snapshotter_holds_transaction(struct snapshotter *snapshotter);
 

@@ -37,7 +37,8 @@ static enum rc spool_name(const char *tmp, const char *path, const char *dir, st
         if (rename(tmp, path) == 0) {
             return RC_OK;
         }
-        enum rc rc = errno == ENOENT ? fsio_make_dirs(dir, err) : fsio_fail(err, "cannot name", path);
+        enum rc rc =
+            errno == ENOENT ? fsio_make_dirs(dir, err) : fsio_fail(err, "cannot name", path);
         if (rc != RC_OK) {
             return rc;
         }
@@ -86,8 +87,8 @@ enum rc spool_sync(const struct spool *spool, const char *key, struct err *err)
     }
     /* every folder from the file's up to the spool itself: any of them may be new */
     size_t root_length = strlen(spool->dir);
-    for (char *slash = strrchr(path, '/');
-         slash != NULL && (size_t)(slash - path) >= root_length; slash = strrchr(path, '/')) {
+    for (char *slash = strrchr(path, '/'); slash != NULL && (size_t)(slash - path) >= root_length;
+         slash = strrchr(path, '/')) {
         *slash = '\0';
         if ((rc = fsio_sync_dir(path, err)) != RC_OK) {
             return rc;

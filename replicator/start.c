@@ -127,14 +127,15 @@ static void start_stale(struct start_case *c, int row, const char *why)
         return;
     }
     plan->action = START_WAIT;
-    start_say(plan, row,
-              "this database is not proven to continue the archive: %s. here: %s, archive: %s. To go "
-              "on: HARVEY_ON_STALE=restore (moves this database aside) or HARVEY_ON_STALE=fork:%s "
-              "(goes on from this database and overrides that generation)%s",
-              why, here, there, start_newest_id(c),
-              config->on_stale == ON_STALE_FORK
-                  ? ". HARVEY_ON_STALE names another generation and does not act"
-                  : "");
+    start_say(
+        plan, row,
+        "this database is not proven to continue the archive: %s. here: %s, archive: %s. To go "
+        "on: HARVEY_ON_STALE=restore (moves this database aside) or HARVEY_ON_STALE=fork:%s "
+        "(goes on from this database and overrides that generation)%s",
+        why, here, there, start_newest_id(c),
+        config->on_stale == ON_STALE_FORK
+            ? ". HARVEY_ON_STALE names another generation and does not act"
+            : "");
 }
 
 /* ---- the generation that may go on ---- */
@@ -183,8 +184,7 @@ static enum rc start_fill_begin(struct start_case *c, struct err *err)
     begin->term = record->term;
     if (c->archive.reachable) {
         const struct catalog_run *run = &c->archive.run;
-        const struct catalog_snapshot *snapshot =
-            catalog_latest_snapshot(c->archive.newest, NULL);
+        const struct catalog_snapshot *snapshot = catalog_latest_snapshot(c->archive.newest, NULL);
         begin->confirmed = c->archive.run_end;
         begin->confirmed_salts = run->segment_count > 0 ? run->end_salts : (struct wal_salts){0, 0};
         begin->archived_unix_ms =
@@ -325,11 +325,12 @@ static enum rc start_decide_missing(struct start_case *c, struct err *err)
     }
     if (c->archive.latest == NULL && c->local.ours && c->local.has_unsent) {
         plan->action = START_WAIT;
-        start_say(plan, 2,
-                  "the database %s is missing, the archive %s holds no complete snapshot, and %s holds "
-                  "segments or a snapshot that may be the only copy: put the database back, or move "
-                  "that folder away to begin anew",
-                  config->database_path, config->store.url, c->input->sidecar->dir);
+        start_say(
+            plan, 2,
+            "the database %s is missing, the archive %s holds no complete snapshot, and %s holds "
+            "segments or a snapshot that may be the only copy: put the database back, or move "
+            "that folder away to begin anew",
+            config->database_path, config->store.url, c->input->sidecar->dir);
         return RC_OK;
     }
     if (c->archive.latest == NULL) {
@@ -407,12 +408,11 @@ static const char *start_foreign_history(struct start_case *c)
     if (!generation_id_equal(&newest->birth.id, &record->generation)) {
         return NULL; /* ours is gone, older ones are left: row 14 */
     }
-    bool claim_is_ours =
-        newest->term_highest < record->term || newest->term_highest == 0 ||
-        (newest->term_highest == record->term &&
-         strcmp(newest->term_highest_tag, record->term_tag) == 0) ||
-        (newest->term_highest == record->pending_term &&
-         strcmp(newest->term_highest_tag, record->pending_tag) == 0);
+    bool claim_is_ours = newest->term_highest < record->term || newest->term_highest == 0 ||
+                         (newest->term_highest == record->term &&
+                          strcmp(newest->term_highest_tag, record->term_tag) == 0) ||
+                         (newest->term_highest == record->pending_term &&
+                          strcmp(newest->term_highest_tag, record->pending_tag) == 0);
     if (!claim_is_ours) {
         return "another server claimed the lead of its generation";
     }
@@ -499,7 +499,8 @@ static enum rc start_decide_ours(struct start_case *c, struct err *err)
     if (lost) {
         start_new_generation(c, CAUSE_STORE_LOST, "the store lost objects that it had confirmed");
         plan->alarm = true;
-        start_say(plan, 14, "the store lost objects that it had confirmed: a new generation begins");
+        start_say(plan, 14,
+                  "the store lost objects that it had confirmed: a new generation begins");
         return RC_OK;
     }
     if ((rc = start_fill_begin(c, err)) != RC_OK) {
@@ -513,8 +514,8 @@ static enum rc start_decide_ours(struct start_case *c, struct err *err)
                               record->database.mtime_ns != c->local.identity.mtime_ns);
     plan->is_ordinary = true;
     start_say(plan, 15, "continuing generation %s", record->generation.text);
-    if (plan->identity_differs &&
-        local_wal_holds(c->input->sidecar, &plan->end, plan->end_salts) && !start_quick_check(c)) {
+    if (plan->identity_differs && local_wal_holds(c->input->sidecar, &plan->end, plan->end_salts) &&
+        !start_quick_check(c)) {
         start_stale(c, 16,
                     "somebody wrote the database file, and with its -wal it fails quick_check");
     }
@@ -541,9 +542,10 @@ static enum rc start_decide_unreachable(struct start_case *c, struct err *err)
     plan->continues = c->local.record.replicated;
     plan->identity_differs = false; /* row 16 is looked at when the archive answers */
     plan->alarm = true;
-    start_say(plan, 11,
-              "the archive %s does not answer (%s): serving, nothing is uploaded before it was compared",
-              c->input->config->store.url, c->archive.error);
+    start_say(
+        plan, 11,
+        "the archive %s does not answer (%s): serving, nothing is uploaded before it was compared",
+        c->input->config->store.url, c->archive.error);
     return RC_OK;
 }
 
@@ -565,10 +567,11 @@ static enum rc start_decide_present(struct start_case *c, struct err *err)
         }
         plan->action = START_WAIT;
         plan->fatal = c->archive.rc;
-        start_say(plan, 8,
-                  "the archive %s must be asked whether this database continues it, and it does not "
-                  "answer: %s",
-                  c->input->config->store.url, c->archive.error);
+        start_say(
+            plan, 8,
+            "the archive %s must be asked whether this database continues it, and it does not "
+            "answer: %s",
+            c->input->config->store.url, c->archive.error);
         return RC_OK;
     }
     if (!c->local.ours) {

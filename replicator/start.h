@@ -34,20 +34,21 @@ enum start_action {
 
 struct start_plan {
     enum start_action action;
-    int row;            /* of the start table, for the log */
-    enum rc fatal;      /* with START_WAIT: RC_OK, or what ends the server at its first start */
-    char reason[512];   /* why it waits and the cure, or what a person should know */
-    bool alarm;         /* with START_SERVE: reason is red */
-    bool is_ordinary;   /* nothing that a person should notice: a continuation, or a restore's first start */
-    bool replace;       /* START_RESTORE: move what is there aside */
+    int row;          /* of the start table, for the log */
+    enum rc fatal;    /* with START_WAIT: RC_OK, or what ends the server at its first start */
+    char reason[512]; /* why it waits and the cure, or what a person should know */
+    bool alarm;       /* with START_SERVE: reason is red */
+    bool
+        is_ordinary; /* nothing that a person should notice: a continuation, or a restore's first start */
+    bool replace; /* START_RESTORE: move what is there aside */
 
     /* START_SERVE */
     bool create_database;
-    bool verified;        /* compared with the archive */
-    bool continues;       /* the generation may go on, if the WAL does */
+    bool verified;         /* compared with the archive */
+    bool continues;        /* the generation may go on, if the WAL does */
     bool identity_differs; /* row 16: somebody wrote the database file since our last checkpoint */
-    struct shipper_begin begin;      /* the generation that goes on, or that ends as the parent */
-    struct wal_point end;            /* end of its chain over archive and spool */
+    struct shipper_begin begin; /* the generation that goes on, or that ends as the parent */
+    struct wal_point end;       /* end of its chain over archive and spool */
     struct wal_salts end_salts;
     int64_t end_unix_ms;
     uint32_t term_next;              /* for a claim in begin.generation */
@@ -55,13 +56,13 @@ struct start_plan {
     uint32_t generation_number_next; /* for a new generation */
     enum generation_cause cause;     /* of a new generation */
     char cause_detail[HISTORY_TEXT_BYTES];
-    bool has_parent;                 /* of a new generation: begin.generation at `end`, or the marker's */
+    bool has_parent; /* of a new generation: begin.generation at `end`, or the marker's */
     struct generation_id parent;
     struct wal_point parent_point;
     uint32_t supersedes_count;
     struct generation_id supersedes[HISTORY_SUPERSEDES_MAX];
     size_t spool_count;
-    struct shipper_segment *spool;   /* owned: segments of begin.generation to ship, in order */
+    struct shipper_segment *spool; /* owned: segments of begin.generation to ship, in order */
 };
 
 struct start_input {

@@ -138,14 +138,13 @@ bool local_wal_holds(const struct sidecar *sidecar, const struct wal_point *poin
     struct err err;
     uint8_t bytes[WAL_HEADER_BYTES];
     wal_follower_init(&follower, sidecar->wal);
-    bool holds = wal_follower_open(&follower, &err) == RC_OK &&
-                 fsio_read_at(follower.fd, bytes, sizeof bytes, 0, &err) == RC_OK &&
-                 wal_header_decode(bytes, &header, &err) == RC_OK &&
-                 wal_salts_equal(header.salts, salts) &&
-                 wal_follower_checksum_at(&follower, header.page_size_bytes,
-                                          point->position.frame_no, &found_salts, &found,
-                                          &err) == RC_OK &&
-                 wal_salts_equal(found_salts, salts) && wal_checksum_equal(found, point->checksum);
+    bool holds =
+        wal_follower_open(&follower, &err) == RC_OK &&
+        fsio_read_at(follower.fd, bytes, sizeof bytes, 0, &err) == RC_OK &&
+        wal_header_decode(bytes, &header, &err) == RC_OK && wal_salts_equal(header.salts, salts) &&
+        wal_follower_checksum_at(&follower, header.page_size_bytes, point->position.frame_no,
+                                 &found_salts, &found, &err) == RC_OK &&
+        wal_salts_equal(found_salts, salts) && wal_checksum_equal(found, point->checksum);
     wal_follower_deinit(&follower);
     return holds;
 }

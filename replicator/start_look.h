@@ -22,21 +22,21 @@ struct local_look {
     bool wal_exists;      /* and is not empty */
     struct file_identity identity;
     struct state_record record;
-    bool ours;            /* the record speaks of this archive and names a generation */
-    bool has_unsent;      /* the spool or the snapshot folder holds something */
-    bool marker_matches;  /* restored.json is there and speaks of this file and this archive */
+    bool ours;           /* the record speaks of this archive and names a generation */
+    bool has_unsent;     /* the spool or the snapshot folder holds something */
+    bool marker_matches; /* restored.json is there and speaks of this file and this archive */
     struct restored_marker marker;
 };
 
 struct archive_look {
     bool reachable;
-    enum rc rc;      /* why not */
+    enum rc rc; /* why not */
     char error[ERR_TEXT_BYTES];
-    struct catalog catalog;             /* owned */
-    struct catalog_generation *newest;  /* borrowed; NULL in an empty archive */
-    struct catalog_generation *latest;  /* the newest with a complete snapshot, or NULL */
-    struct catalog_run run;             /* owned; of the newest */
-    struct wal_point run_end;           /* its end; (1, 0) when it is empty */
+    struct catalog catalog;            /* owned */
+    struct catalog_generation *newest; /* borrowed; NULL in an empty archive */
+    struct catalog_generation *latest; /* the newest with a complete snapshot, or NULL */
+    struct catalog_run run;            /* owned; of the newest */
+    struct wal_point run_end;          /* its end; (1, 0) when it is empty */
     uint32_t number_highest;
 };
 

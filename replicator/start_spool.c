@@ -90,8 +90,8 @@ static enum rc spool_read(struct spool_tools *tools, const struct object_key *ke
     buf_clear(&tools->object);
     enum rc rc = store_get_buf(tools->store, text, &tools->object, err);
     if (rc == RC_OK) {
-        rc = segment_read(tools->reader, key, tools->object.data, tools->object.size,
-                          tools->header, &tools->content, err);
+        rc = segment_read(tools->reader, key, tools->object.data, tools->object.size, tools->header,
+                          &tools->content, err);
     }
     return rc;
 }
@@ -241,8 +241,8 @@ static enum rc spool_chain_take(struct spool_chain *chain, struct spool_tools *t
         return spool_remove(tools->spool, text, err); /* the archive has it */
     }
     const struct segment_header *h = tools->header;
-    bool overlaps =
-        h->wal_no == chain->end.position.wal_no && h->first_frame_no <= chain->end.position.frame_no;
+    bool overlaps = h->wal_no == chain->end.position.wal_no &&
+                    h->first_frame_no <= chain->end.position.frame_no;
     if (overlaps) {
         if (!wal_checksum_equal(spool_checksum_at(tools, chain->end.position.frame_no),
                                 chain->end.checksum)) {
@@ -319,8 +319,8 @@ enum rc spool_chain_read(struct spool_chain *chain, struct spool *spool,
         struct object_key key;
         spool_segment_key(generation, &chain->listed.segments[i], &key);
         rc = broken ? spool_drop(&tools, &key, "it lies behind a break in the chain", err)
-                    : spool_chain_take(chain, &tools, &key,
-                                       chain->listed.segments[i].object_bytes, &broken, err);
+                    : spool_chain_take(chain, &tools, &key, chain->listed.segments[i].object_bytes,
+                                       &broken, err);
     }
 done:
     spool_tools_deinit(&tools);

@@ -23,11 +23,11 @@ struct spool_chain {
     size_t count;
     struct shipper_segment *segments; /* owned; to be shipped, in order */
     struct wal_point archive_end;
-    struct wal_point end;             /* of archive's run and spool together */
+    struct wal_point end; /* of archive's run and spool together */
     struct wal_salts end_salts;
     int64_t end_unix_ms;
-    bool knows_archive_end;           /* a segment holds, ends at or links to the archive's end */
-    bool contradicts_archive_end;     /* a segment holds that position with another checksum */
+    bool knows_archive_end;       /* a segment holds, ends at or links to the archive's end */
+    bool contradicts_archive_end; /* a segment holds that position with another checksum */
 };
 
 void spool_chain_init(struct spool_chain *chain);

@@ -61,7 +61,8 @@ static bool state_point_from(const json_t *json, struct wal_point *point, struct
 static json_t *state_record_json(const struct state_record *r)
 {
     return json_pack(
-        "{s:s,s:b,s:s,s:s,s:I,s:I,s:s,s:I,s:s,s:o,s:b,s:I,s:[I,I],s:I,s:I,s:o,s:[I,I,I],s:I,s:b,s:b,s:o}",
+        "{s:s,s:b,s:s,s:s,s:I,s:I,s:s,s:I,s:s,s:o,s:b,s:I,s:[I,I],s:I,s:I,s:o,s:[I,I,I],s:I,s:b,s:"
+        "b,s:o}",
         "archive", r->archive, "replicated", (int)r->replicated, "generation", r->generation.text,
         "pending_generation", r->pending_generation.text, "number_highest",
         (json_int_t)r->generation_number_highest, "term", (json_int_t)r->term, "term_tag",
@@ -113,18 +114,18 @@ static bool state_record_from(json_t *json, struct state_record *r)
     int reset_follows;
     json_int_t highest, term, pending_term, archived_ms, snap_wal, snap_frame, snap_ms, snap_bytes;
     json_int_t inode, size, mtime, backfilled;
-    if (json_unpack(json,
-                    "{s:s,s:b,s:s,s:s,s:I,s:I,s:s,s:I,s:s,s:o,s:b,s:I,s:[I,I],s:I,s:I,s:o,s:[I,I,I],s:"
-                    "I,s:b,s:b,s:o}",
-                    "archive", &archive, "replicated", &replicated, "generation", &generation,
-                    "pending_generation", &pending_generation, "number_highest", &highest, "term",
-                    &term, "term_tag", &term_tag, "pending_term", &pending_term, "pending_tag",
-                    &pending_tag, "confirmed", &confirmed, "has_archived", &has_archived,
-                    "archived_unix_ms", &archived_ms, "snapshot", &snap_wal, &snap_frame,
-                    "snapshot_unix_ms", &snap_ms, "snapshot_bytes", &snap_bytes, "captured",
-                    &captured, "database", &inode, &size, &mtime, "backfilled", &backfilled,
-                    "checkpoint_running", &checkpoint_running, "reset_follows", &reset_follows,
-                    "reset", &reset) != 0) {
+    if (json_unpack(
+            json,
+            "{s:s,s:b,s:s,s:s,s:I,s:I,s:s,s:I,s:s,s:o,s:b,s:I,s:[I,I],s:I,s:I,s:o,s:[I,I,I],s:"
+            "I,s:b,s:b,s:o}",
+            "archive", &archive, "replicated", &replicated, "generation", &generation,
+            "pending_generation", &pending_generation, "number_highest", &highest, "term", &term,
+            "term_tag", &term_tag, "pending_term", &pending_term, "pending_tag", &pending_tag,
+            "confirmed", &confirmed, "has_archived", &has_archived, "archived_unix_ms",
+            &archived_ms, "snapshot", &snap_wal, &snap_frame, "snapshot_unix_ms", &snap_ms,
+            "snapshot_bytes", &snap_bytes, "captured", &captured, "database", &inode, &size, &mtime,
+            "backfilled", &backfilled, "checkpoint_running", &checkpoint_running, "reset_follows",
+            &reset_follows, "reset", &reset) != 0) {
         return false;
     }
     if (highest < 0 || highest > GENERATION_NUMBER_MAX || term < 0 || term > UINT32_MAX ||
@@ -353,7 +354,8 @@ void state_publish(struct state *state, const struct state_wal_map *map,
                    const struct replicator_status *status)
 {
     struct state_live *live = state->live;
-    uint32_t odd = atomic_load(&live->publish_seq) | 1; /* a publisher that died may have left it odd */
+    uint32_t odd =
+        atomic_load(&live->publish_seq) | 1; /* a publisher that died may have left it odd */
     atomic_store(&live->publish_seq, odd);
     atomic_thread_fence(memory_order_seq_cst);
     live->wal_map = *map;

@@ -37,29 +37,29 @@ struct file_identity {
 };
 
 struct state_record {
-    bool valid;                       /* a record was found, or is being written */
-    char archive[STORE_URL_BYTES];    /* whose archive the rest speaks of */
-    bool replicated;                  /* false while run with HARVEY_ARCHIVE=none */
-    struct generation_id generation;  /* that its birth is put; none before the first */
+    bool valid;                              /* a record was found, or is being written */
+    char archive[STORE_URL_BYTES];           /* whose archive the rest speaks of */
+    bool replicated;                         /* false while run with HARVEY_ARCHIVE=none */
+    struct generation_id generation;         /* that its birth is put; none before the first */
     struct generation_id pending_generation; /* noted before its birth is put */
     uint32_t generation_number_highest;      /* ever seen in this archive */
-    uint32_t term;                    /* of our last claim in `generation`; 0 = none */
+    uint32_t term;                           /* of our last claim in `generation`; 0 = none */
     char term_tag[OBJECT_TAG_BYTES];
-    uint32_t pending_term;            /* noted before the claim is put */
+    uint32_t pending_term; /* noted before the claim is put */
     char pending_tag[OBJECT_TAG_BYTES];
-    struct wal_point confirmed;       /* end of the confirmed run in `generation` */
+    struct wal_point confirmed; /* end of the confirmed run in `generation` */
     struct wal_salts confirmed_salts;
-    bool has_archived;                /* a complete snapshot is confirmed: confirmed is archived */
+    bool has_archived; /* a complete snapshot is confirmed: confirmed is archived */
     int64_t archived_unix_ms;
-    struct position snapshot;         /* the last complete one */
+    struct position snapshot; /* the last complete one */
     int64_t snapshot_unix_ms;
-    uint64_t snapshot_bytes;          /* stored */
-    struct wal_point captured;        /* a hint: where the spool ended at the last write */
+    uint64_t snapshot_bytes;   /* stored */
+    struct wal_point captured; /* a hint: where the spool ended at the last write */
     struct wal_salts captured_salts;
-    struct file_identity database;    /* after our last checkpoint, or at the last look */
-    uint32_t backfilled;              /* nBackfill that our last checkpoint left */
+    struct file_identity database; /* after our last checkpoint, or at the last look */
+    uint32_t backfilled;           /* nBackfill that our last checkpoint left */
     bool checkpoint_running;
-    bool reset_follows;               /* the WAL ended at reset_point, fully backfilled, when this was written */
+    bool reset_follows; /* the WAL ended at reset_point, fully backfilled, when this was written */
     struct wal_point reset_point;
     struct wal_salts reset_salts;
 };
@@ -71,22 +71,22 @@ struct state_record {
 struct state_wal_map {
     bool known;
     struct generation_id generation;
-    uint32_t wal_no;       /* of `salts` */
-    uint32_t wal_no_next;  /* of the WAL that follows it */
+    uint32_t wal_no;      /* of `salts` */
+    uint32_t wal_no_next; /* of the WAL that follows it */
     struct wal_salts salts;
 };
 
 struct state_live {
     char boot_id[64];
-    _Atomic uint32_t wake;         /* futex word: commits and urgent news add 1 */
-    _Atomic uint32_t urgent;       /* futex word: urgent news only (a lane is free, a stop) */
+    _Atomic uint32_t wake;          /* futex word: commits and urgent news add 1 */
+    _Atomic uint32_t urgent;        /* futex word: urgent news only (a lane is free, a stop) */
     _Atomic uint32_t leader_sleeps; /* on `wake`: writers call futex only then */
-    _Atomic uint64_t lead_seq;     /* times the leader lock was taken */
-    _Atomic uint64_t serving_lead; /* the lead_seq whose start was passed */
-    _Atomic uint64_t refused_lead; /* the lead_seq whose start refused the database */
-    _Atomic uint64_t begun_lead;   /* the lead_seq that holds its first read transaction */
-    _Atomic int64_t heartbeat_ms;  /* of the leader */
-    _Atomic int64_t waiter_ms;     /* of the last process that waited for the lead */
+    _Atomic uint64_t lead_seq;      /* times the leader lock was taken */
+    _Atomic uint64_t serving_lead;  /* the lead_seq whose start was passed */
+    _Atomic uint64_t refused_lead;  /* the lead_seq whose start refused the database */
+    _Atomic uint64_t begun_lead;    /* the lead_seq that holds its first read transaction */
+    _Atomic int64_t heartbeat_ms;   /* of the leader */
+    _Atomic int64_t waiter_ms;      /* of the last process that waited for the lead */
     _Atomic uint64_t epoch_started;
     _Atomic uint64_t epoch_archived;
     _Atomic int64_t uncaptured_ms; /* oldest commit that no pass has seen; 0 = none */
@@ -99,10 +99,10 @@ struct state_live {
 
 struct state {
     int fd;
-    pthread_mutex_t mutex;       /* guards record and sequence */
+    pthread_mutex_t mutex; /* guards record and sequence */
     struct state_record record;
     uint64_t sequence;
-    struct state_live *live;     /* mapped, shared between processes */
+    struct state_live *live; /* mapped, shared between processes */
 };
 
 /* Opens or makes the file, reads the record, starts the mapped part anew after a boot. RC_IO, RC_DENIED. */

@@ -8,7 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FOLLOWER_READ_BYTES (1u << 20) /* one pread: large enough to be cheap, small beside a segment */
+#define FOLLOWER_READ_BYTES                                                                        \
+    (1u << 20) /* one pread: large enough to be cheap, small beside a segment */
 
 void wal_follower_init(struct wal_follower *f, const char *wal_path)
 {
@@ -156,8 +157,8 @@ enum rc wal_follower_capture(struct wal_follower *f, const struct wal_index_head
     }
     while (f->frame_no < header->mx_frame) {
         uint32_t captured;
-        enum rc rc = follower_capture_piece(f, header->mx_frame - f->frame_no, segmenter, &captured,
-                                            err);
+        enum rc rc =
+            follower_capture_piece(f, header->mx_frame - f->frame_no, segmenter, &captured, err);
         if (rc != RC_OK) {
             return err_prefix(err, "reading frame %u of WAL %u", f->frame_no + 1, f->wal_no);
         }

@@ -21,8 +21,8 @@
 #include <stdint.h>
 
 struct wal_index {
-    sqlite3_file *file;           /* borrowed from the connection */
-    const volatile uint8_t *map;  /* first 32 KiB; valid while the connection is open */
+    sqlite3_file *file;          /* borrowed from the connection */
+    const volatile uint8_t *map; /* first 32 KiB; valid while the connection is open */
 };
 
 struct wal_index_header {
