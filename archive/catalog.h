@@ -83,9 +83,8 @@ RC_MUST_CHECK enum rc catalog_find_latest(struct catalog *catalog, struct store 
                                           struct catalog_generation **found, struct err *err);
 
 /* The latest complete snapshot of a loaded generation, or the latest at or before `limit`; NULL when none. */
-const struct catalog_snapshot *
-catalog_latest_snapshot(const struct catalog_generation *generation,
-                        const struct position *limit);
+const struct catalog_snapshot *catalog_latest_snapshot(const struct catalog_generation *generation,
+                                                       const struct position *limit);
 
 /*
  * Reads the header of one segment (ranged GET). RC_CORRUPT when header and name disagree.
@@ -101,22 +100,22 @@ RC_MUST_CHECK enum rc catalog_read_header(const struct generation_id *generation
  * first header across WALs. What lies beyond its end:
  */
 enum catalog_end {
-    CATALOG_END_CLEAN,   /* nothing beyond */
-    CATALOG_END_CRASH,   /* fewer than W objects beyond, none says `archived` at or past the hole */
-    CATALOG_END_DAMAGE,  /* any other hole */
-    CATALOG_END_FORK,    /* objects that overlap the run with other bytes (another lead's) */
+    CATALOG_END_CLEAN,  /* nothing beyond */
+    CATALOG_END_CRASH,  /* fewer than W objects beyond, none says `archived` at or past the hole */
+    CATALOG_END_DAMAGE, /* any other hole */
+    CATALOG_END_FORK,   /* objects that overlap the run with other bytes (another lead's) */
 };
 
 struct catalog_run {
     size_t segment_count;
     const struct catalog_segment **segments; /* owned array, borrowed pointers, in order */
-    struct wal_point end;            /* point after the last; zero position when the run is empty */
+    struct wal_point end; /* point after the last; zero position when the run is empty */
     struct wal_salts end_salts;
     int64_t end_unix_ms;
     enum catalog_end end_kind;
-    size_t beyond_count;             /* objects beyond the end */
-    struct position hole_first;      /* first missing (or doubled) frame, when not CLEAN */
-    char detail[256];                /* words for a person, when not CLEAN */
+    size_t beyond_count;        /* objects beyond the end */
+    struct position hole_first; /* first missing (or doubled) frame, when not CLEAN */
+    char detail[256];           /* words for a person, when not CLEAN */
 };
 
 void catalog_run_init(struct catalog_run *run);

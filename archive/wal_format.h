@@ -77,10 +77,10 @@ struct wal_run {
     struct wal_salts salts;
     bool big_endian_checksums;
     uint32_t page_size_bytes;
-    struct wal_checksum sum;   /* in and out */
-    uint32_t commit_pages;     /* in and out */
-    size_t last_commit_index;  /* out */
-    size_t good_count;         /* out */
+    struct wal_checksum sum;  /* in and out */
+    uint32_t commit_pages;    /* in and out */
+    size_t last_commit_index; /* out */
+    size_t good_count;        /* out */
 };
 RC_MUST_CHECK enum rc wal_run_check(struct wal_run *run, const uint8_t *frames, size_t frame_count,
                                     struct err *err);

@@ -23,8 +23,8 @@ int64_t backoff_next_ms(struct backoff *backoff)
     backoff->random ^= backoff->random << 17;
     int64_t half = backoff->step_ms / 2;
     int64_t pause = half + (int64_t)(backoff->random % (uint64_t)(backoff->step_ms - half + 1));
-    backoff->step_ms = backoff->step_ms > backoff->cap_ms / 2 ? backoff->cap_ms
-                                                              : backoff->step_ms * 2;
+    backoff->step_ms =
+        backoff->step_ms > backoff->cap_ms / 2 ? backoff->cap_ms : backoff->step_ms * 2;
     return pause > 0 ? pause : 1;
 }
 

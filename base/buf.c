@@ -24,7 +24,8 @@ void buf_deinit(struct buf *buf)
 enum rc buf_reserve(struct buf *buf, size_t more, struct err *err)
 {
     if (more > buf->capacity_max - buf->size) {
-        return err_set(err, RC_LIMIT, "a buffer would pass its cap of %zu bytes", buf->capacity_max);
+        return err_set(err, RC_LIMIT, "a buffer would pass its cap of %zu bytes",
+                       buf->capacity_max);
     }
     size_t need = buf->size + more;
     if (need <= buf->capacity) {

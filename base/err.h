@@ -43,7 +43,10 @@ struct err {
     char text[ERR_TEXT_BYTES];
 };
 
-#define ERR_INIT {RC_OK, 0, ""}
+#define ERR_INIT                                                                                   \
+    {                                                                                              \
+        RC_OK, 0, ""                                                                               \
+    }
 
 #define RC_MUST_CHECK __attribute__((warn_unused_result))
 

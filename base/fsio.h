@@ -92,8 +92,8 @@ RC_MUST_CHECK enum rc fsio_free_bytes(const char *path, uint64_t *free_bytes, st
 enum fsio_fs_kind {
     FSIO_FS_LOCAL,    /* ext4, xfs, btrfs, zfs, f2fs: safe for a database in WAL mode */
     FSIO_FS_VOLATILE, /* tmpfs: locks work, nothing lasts */
-    FSIO_FS_NETWORK,  /* nfs, smb, 9p, fuse, vboxsf, ceph: locks or shared memory not to be trusted */
-    FSIO_FS_OVERLAY,  /* a container's own root: dies with it */
+    FSIO_FS_NETWORK, /* nfs, smb, 9p, fuse, vboxsf, ceph: locks or shared memory not to be trusted */
+    FSIO_FS_OVERLAY, /* a container's own root: dies with it */
     FSIO_FS_UNKNOWN,
 };
 

@@ -15,7 +15,10 @@ struct lockfile {
     int fd; /* -1 while not held */
 };
 
-#define LOCKFILE_INIT {-1}
+#define LOCKFILE_INIT                                                                              \
+    {                                                                                              \
+        -1                                                                                         \
+    }
 
 /* Creates the file if need be and takes the lock: RC_BUSY at once when somebody holds it. RC_IO. */
 RC_MUST_CHECK enum rc lockfile_try(struct lockfile *lock, const char *path, struct err *err);

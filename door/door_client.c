@@ -41,8 +41,8 @@ struct door_client {
 
 static enum rc set_timer(struct door_client *client, int64_t after_ms, struct err *err)
 {
-    struct itimerspec spec = {.it_value = {.tv_sec = after_ms / 1000,
-                                           .tv_nsec = after_ms % 1000 * 1000000}};
+    struct itimerspec spec = {
+        .it_value = {.tv_sec = after_ms / 1000, .tv_nsec = after_ms % 1000 * 1000000}};
 
     if (timerfd_settime(client->timer_fd, 0, &spec, NULL) < 0) {
         return err_set_errno(err, RC_IO, "timerfd_settime");
@@ -187,8 +187,7 @@ static enum rc say_leaving(struct door_client *client, struct err *err)
 }
 
 /* There is a door again, and both sides have the listener. A leaver may go on passing. */
-static enum rc finish_joining(struct door_client *client, struct door_event *event,
-                              struct err *err)
+static enum rc finish_joining(struct door_client *client, struct door_event *event, struct err *err)
 {
     client->joined = true;
     backoff_reset(&client->backoff);
@@ -222,8 +221,7 @@ static enum rc take_listener(struct door_client *client, int fd, struct door_eve
 }
 
 /* The door was restarted and could not bind: our copy is the socket that is in its way. */
-static enum rc give_listener(struct door_client *client, struct door_event *event,
-                             struct err *err)
+static enum rc give_listener(struct door_client *client, struct door_event *event, struct err *err)
 {
     const struct door_message message = {.type = DOOR_MESSAGE_LISTENER};
 
@@ -367,8 +365,7 @@ enum rc door_client_join(struct door_client *client, int timeout_ms, int *listen
         }
         int64_t left_ms = deadline_ms - clk_monotonic_ms();
         if (left_ms <= 0) {
-            return err_set(err, RC_TIMEOUT, "no listener from the door at %s: %.300s",
-                           client->path,
+            return err_set(err, RC_TIMEOUT, "no listener from the door at %s: %.300s", client->path,
                            client->socket_fd >= 0 ? "it has none yet" : client->last_failure.text);
         }
         if (event.kind == DOOR_EVENT_NONE && poll(&ready, 1, (int)left_ms) < 0 && errno != EINTR) {

@@ -65,8 +65,8 @@ void door_client_destroy(struct door_client *client);
  * Waits until the door has sent the listener; *listener_fd is returned (the caller closes it).
  * RC_TIMEOUT after `timeout_ms`, with the last reason in err; the client goes on trying. RC_IO.
  */
-RC_MUST_CHECK enum rc door_client_join(struct door_client *client, int timeout_ms,
-                                       int *listener_fd, struct err *err);
+RC_MUST_CHECK enum rc door_client_join(struct door_client *client, int timeout_ms, int *listener_fd,
+                                       struct err *err);
 
 /* The descriptor to wait on (borrowed, readable when door_client_next has something to do). */
 int door_client_get_fd(const struct door_client *client);

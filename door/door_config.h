@@ -16,9 +16,9 @@
 struct door_config {
     struct sockaddr_storage listen; /* HARVEY_DOOR_LISTEN, 127.0.0.1:8080 */
     socklen_t listen_bytes;
-    const char *listen_text; /* borrowed from the environment, as socket_path */
-    const char *socket_path; /* HARVEY_DOOR_SOCKET, /run/harvey/door.sock */
-    uid_t uid;               /* HARVEY_DOOR_UID: may join, as the door's own uid may */
+    const char *listen_text;  /* borrowed from the environment, as socket_path */
+    const char *socket_path;  /* HARVEY_DOOR_SOCKET, /run/harvey/door.sock */
+    uid_t uid;                /* HARVEY_DOOR_UID: may join, as the door's own uid may */
     enum log_level log_level; /* HARVEY_LOG_LEVEL, info */
 };
 

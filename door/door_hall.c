@@ -33,9 +33,9 @@
 #define LAST_ROUNDS_MAX 64    /* of those, before the door stops */
 #define BIND_RETRY_MS 200     /* while somebody else has the address */
 #define STALL_RETRY_MS 20
-#define LOCK_WAIT_MS 1000     /* for the door before us to be gone */
+#define LOCK_WAIT_MS 1000 /* for the door before us to be gone */
 #define LOCK_PAUSE_MS 20
-#define REPEAT_LOG_MS 10000   /* the same complaint at most that often */
+#define REPEAT_LOG_MS 10000 /* the same complaint at most that often */
 
 /* What an epoll event is about: the high half of data.u64; the low half is an index. */
 #define TAG_SOCKET (UINT64_C(1) << 32)
@@ -44,8 +44,8 @@
 #define TAG_MASK (UINT64_C(0xffffffff) << 32)
 
 enum member_state {
-    MEMBER_ABSENT, /* slot is free */
-    MEMBER_NEW,    /* connected, has not said what it is */
+    MEMBER_ABSENT,  /* slot is free */
+    MEMBER_NEW,     /* connected, has not said what it is */
     MEMBER_WAITING, /* an app, and we have no listener to give */
     MEMBER_JOINED,
     MEMBER_LEAVING,
@@ -54,7 +54,7 @@ enum member_state {
 struct member {
     enum member_state state;
     int fd;
-    uint32_t sent_no;  /* of the last CONN */
+    uint32_t sent_no; /* of the last CONN */
     uint32_t adopted_no;
     int sent[DOOR_WINDOW]; /* descriptor of CONN n at n % DOOR_WINDOW, until adopted */
     uint64_t passed_count; /* connections it gave us */
@@ -69,7 +69,7 @@ struct door_hall {
     struct member members[DOOR_MEMBERS_MAX];
     uint32_t turn; /* where the search for the next app begins */
     struct door_parking *parking;
-    bool stalled;  /* an app with an open window could not be sent to: look again soon */
+    bool stalled;          /* an app with an open window could not be sent to: look again soon */
     int64_t complained_ms; /* when "no room" or "address taken" was last logged; 0: never */
 };
 
@@ -274,8 +274,7 @@ static void hold_listener(struct door_hall *hall, int fd, const char *origin)
 static enum rc try_bind(struct door_hall *hall, struct err *err)
 {
     int fd = -1;
-    enum rc rc =
-        door_listener_open(&hall->config->listen, hall->config->listen_bytes, &fd, err);
+    enum rc rc = door_listener_open(&hall->config->listen, hall->config->listen_bytes, &fd, err);
 
     if (rc == RC_OK) {
         hold_listener(hall, fd, "bound");
@@ -343,8 +342,8 @@ static void answer_health(struct door_hall *hall, struct member *member)
 {
     struct err err = ERR_INIT;
     const struct door_message answer = {.type = DOOR_MESSAGE_HEALTH,
-                                        .flags = hall->listener_fd >= 0 ? DOOR_FLAG_HAS_LISTENER
-                                                                        : 0,
+                                        .flags =
+                                            hall->listener_fd >= 0 ? DOOR_FLAG_HAS_LISTENER : 0,
                                         .number = count_apps(hall),
                                         .count = door_parking_count(hall->parking)};
 
@@ -490,8 +489,8 @@ static void spread(struct door_hall *hall)
 
 static enum rc raise_descriptor_limit(struct err *err)
 {
-    const rlim_t wanted = DOOR_PARKED_MAX + DOOR_MEMBERS_MAX * (DOOR_WINDOW + 1) +
-                          DOOR_DESCRIPTORS_SPARE;
+    const rlim_t wanted =
+        DOOR_PARKED_MAX + DOOR_MEMBERS_MAX * (DOOR_WINDOW + 1) + DOOR_DESCRIPTORS_SPARE;
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0) {

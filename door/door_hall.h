@@ -13,9 +13,9 @@
 #include "base/err.h"
 #include "door/door_config.h"
 
-#define DOOR_MEMBERS_MAX 64     /* apps, and others at the Unix socket */
-#define DOOR_PARKED_MAX 16384   /* connections without an app; past it they are closed */
-#define DOOR_WINDOW 32          /* connections on their way to one app */
+#define DOOR_MEMBERS_MAX 64       /* apps, and others at the Unix socket */
+#define DOOR_PARKED_MAX 16384     /* connections without an app; past it they are closed */
+#define DOOR_WINDOW 32            /* connections on their way to one app */
 #define DOOR_DESCRIPTORS_SPARE 64 /* listener, sockets, epoll, and what is just being received */
 
 struct door_hall;

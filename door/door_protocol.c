@@ -39,8 +39,7 @@ enum rc door_message_decode(const uint8_t *bytes, size_t count, struct door_mess
                        count < 1 ? -1 : bytes[0], DOOR_PROTOCOL_VERSION);
     }
     if (count != DOOR_MESSAGE_BYTES) {
-        return err_set(err, RC_INVALID, "message of %zu bytes, want %d", count,
-                       DOOR_MESSAGE_BYTES);
+        return err_set(err, RC_INVALID, "message of %zu bytes, want %d", count, DOOR_MESSAGE_BYTES);
     }
     if (bytes[1] < DOOR_MESSAGE_HELLO || bytes[1] > DOOR_MESSAGE_HEALTH) {
         return err_set(err, RC_INVALID, "unknown message type %d", bytes[1]);

@@ -42,9 +42,9 @@
 
 enum door_message_type {
     DOOR_MESSAGE_HELLO = 1,
-    DOOR_MESSAGE_LISTENER = 2,      /* with descriptor */
-    DOOR_MESSAGE_CONN = 3,          /* with descriptor; number: per app, from 1 (door's only) */
-    DOOR_MESSAGE_ADOPTED = 4,       /* number: of the CONN; it and all before it */
+    DOOR_MESSAGE_LISTENER = 2, /* with descriptor */
+    DOOR_MESSAGE_CONN = 3,     /* with descriptor; number: per app, from 1 (door's only) */
+    DOOR_MESSAGE_ADOPTED = 4,  /* number: of the CONN; it and all before it */
     DOOR_MESSAGE_LEAVING = 5,
     DOOR_MESSAGE_WANT_LISTENER = 6,
     DOOR_MESSAGE_HEALTH = 7,

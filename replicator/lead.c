@@ -288,9 +288,7 @@ static enum rc lead_step(struct lead *lead, int64_t *sleep_ms, bool *for_commits
     }
     if (rc == RC_OK && leaves_now && lead->capture == CAPTURE_ON) {
         rc = lead_cut(lead, err);
-        *for_commits = true; /* the next commit may leave at once too */
-        until_cut = lead->context->config->ship_interval_ms;
-        *sleep_ms = 0; /* look once more before sleeping */
+        *sleep_ms = 0; /* look once more before sleeping: the next commit may leave at once too */
         return rc;
     }
     /* a lane that comes free wakes the leader by itself */

@@ -87,8 +87,7 @@ static enum openloop_step take_eof(struct openloop_conn *conn, const struct open
     if (!conn->has_request) {
         return fail(conn, OPENLOOP_OUTCOME_EOF, OPENLOOP_CAUSE_IDLE_CLOSE);
     }
-    if (conn->response.started &&
-        openloop_response_eof(&conn->response) == OPENLOOP_VERDICT_DONE) {
+    if (conn->response.started && openloop_response_eof(&conn->response) == OPENLOOP_VERDICT_DONE) {
         return finish(conn, target, false);
     }
     return fail(conn, conn->send_failed ? OPENLOOP_OUTCOME_RESET : OPENLOOP_OUTCOME_EOF,

@@ -13,9 +13,9 @@
 /* Values are clamped to 2^36 us, about 19 hours: longer than any run may last. */
 #define OPENLOOP_HISTOGRAM_VALUE_BITS 36
 #define OPENLOOP_HISTOGRAM_STEP_BITS 7
-#define OPENLOOP_HISTOGRAM_BUCKETS \
-    ((OPENLOOP_HISTOGRAM_VALUE_BITS - OPENLOOP_HISTOGRAM_STEP_BITS + 1) << \
-     OPENLOOP_HISTOGRAM_STEP_BITS)
+#define OPENLOOP_HISTOGRAM_BUCKETS                                                                 \
+    ((OPENLOOP_HISTOGRAM_VALUE_BITS - OPENLOOP_HISTOGRAM_STEP_BITS + 1)                            \
+     << OPENLOOP_HISTOGRAM_STEP_BITS)
 
 struct openloop_histogram {
     uint64_t counts[OPENLOOP_HISTOGRAM_BUCKETS];

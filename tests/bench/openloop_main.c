@@ -19,7 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define EXIT_RUN 1   /* the run itself failed */
+#define EXIT_RUN 1 /* the run itself failed */
 #define EXIT_USAGE 2
 #define EXIT_UNCLEAN 3 /* the run is complete, and found failures */
 

@@ -267,8 +267,8 @@ static enum rc put_together(struct openloop_options *options, const struct raw_o
                                  : raw->rate * (raw->seconds > 0 ? raw->seconds : DEFAULT_SECONDS);
     if (options->request_count > OPENLOOP_REQUESTS_MAX ||
         options->request_count / options->rate > OPENLOOP_SECONDS_MAX) {
-        return err_set(err, RC_INVALID, "more than %d requests or %d seconds", OPENLOOP_REQUESTS_MAX,
-                       OPENLOOP_SECONDS_MAX);
+        return err_set(err, RC_INVALID, "more than %d requests or %d seconds",
+                       OPENLOOP_REQUESTS_MAX, OPENLOOP_SECONDS_MAX);
     }
     options->connection_count = raw->connections;
     if (raw->connections < 0) {

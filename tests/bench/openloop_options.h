@@ -35,7 +35,7 @@ struct openloop_options {
     bool rows_from_status;
     bool quiet;
     bool help;
-    int64_t rate; /* requests per second */
+    int64_t rate;          /* requests per second */
     int64_t request_count; /* from --requests, or rate * seconds */
     int64_t connection_count;
     int64_t timeout_ms; /* for a connection, and again for the answer */

@@ -123,9 +123,8 @@ static void draw_axes(FILE *out, const struct columns *columns)
     const int bottoms[] = {COUNT_TOP + COUNT_HEIGHT, LATENCY_TOP + LATENCY_HEIGHT};
 
     for (size_t i = 0; i < sizeof bottoms / sizeof bottoms[0]; i++) {
-        (void)fprintf(out,
-                      "<line x1=\"%d\" y1=\"%d\" x2=\"%d\" y2=\"%d\" stroke=\"#444\"/>\n", LEFT,
-                      bottoms[i], WIDTH - RIGHT, bottoms[i]);
+        (void)fprintf(out, "<line x1=\"%d\" y1=\"%d\" x2=\"%d\" y2=\"%d\" stroke=\"#444\"/>\n",
+                      LEFT, bottoms[i], WIDTH - RIGHT, bottoms[i]);
     }
     (void)fprintf(out,
                   "<text x=\"%d\" y=\"%d\">requests per %zu ms: green ok, red failed</text>\n"
@@ -171,8 +170,7 @@ static void draw_mark(FILE *out, const struct columns *columns, int64_t at_us, c
     if (label[0] != '\0') {
         char cut[MARK_LABEL_BYTES];
         (void)snprintf(cut, sizeof cut, "%s", label);
-        (void)fprintf(out, "<text x=\"%.2f\" y=\"%d\" fill=\"#c08000\">", x + 2,
-                      LATENCY_TOP - 24);
+        (void)fprintf(out, "<text x=\"%.2f\" y=\"%d\" fill=\"#c08000\">", x + 2, LATENCY_TOP - 24);
         print_escaped(out, cut);
         (void)fputs("</text>\n", out);
     }
@@ -221,8 +219,7 @@ static void draw_head(FILE *out, const struct openloop_options *options,
                   ", %s, %" PRId64 " connections, %" PRId64 "/s: %" PRIu64 " ok, %" PRIu64
                   " failed, p99.9 %.1f ms, max %.1f ms, longest gap %.1f ms</text>\n",
                   openloop_options_mode_name(options->mode), options->connection_count,
-                  options->rate, stats->outcomes[OPENLOOP_OUTCOME_OK],
-                  openloop_stats_failed(stats),
+                  options->rate, stats->outcomes[OPENLOOP_OUTCOME_OK], openloop_stats_failed(stats),
                   (double)openloop_histogram_quantile(&stats->ok_us, 999000) / 1000.0,
                   (double)stats->ok_us.max_us / 1000.0, (double)stats->gap_us_max / 1000.0);
 }

@@ -9,8 +9,8 @@ static const struct {
     const char *json_key;
     uint32_t per_million;
 } quantiles[] = {
-    {"p50", "p50", 500000},       {"p90", "p90", 900000},         {"p99", "p99", 990000},
-    {"p99.9", "p99_9", 999000},   {"p99.99", "p99_99", 999900},   {"max", "max", 1000000},
+    {"p50", "p50", 500000},     {"p90", "p90", 900000},       {"p99", "p99", 990000},
+    {"p99.9", "p99_9", 999000}, {"p99.99", "p99_99", 999900}, {"max", "max", 1000000},
 };
 
 #define QUANTILE_COUNT (sizeof quantiles / sizeof quantiles[0])
@@ -94,8 +94,9 @@ static void print_connections(const struct openloop_report *report, FILE *out)
         }
     }
     if (report->kernel_before.known && report->kernel_after.known) {
-        (void)fprintf(out, "kernel         %" PRId64 " SYN retransmits, %" PRId64
-                           " listen overflows (whole namespace)\n",
+        (void)fprintf(out,
+                      "kernel         %" PRId64 " SYN retransmits, %" PRId64
+                      " listen overflows (whole namespace)\n",
                       report->kernel_after.syn_retrans_count -
                           report->kernel_before.syn_retrans_count,
                       report->kernel_after.listen_overflows_count -
@@ -215,9 +216,9 @@ static void print_json_counts(const struct openloop_stats *stats, FILE *out)
         (void)fprintf(out, "%s\"%s\": %" PRIu64, i == OPENLOOP_OUTCOME_OK + 1 ? "" : ", ",
                       openloop_stats_outcome_label((enum openloop_outcome)i), stats->outcomes[i]);
     }
-    (void)fprintf(out, "},\n  \"opened\": %" PRIu64 ", \"reconnects\": %" PRIu64
-                       ",\n  \"reconnects_by\": {",
-                  stats->opened_count, openloop_stats_reconnects(stats));
+    (void)fprintf(
+        out, "},\n  \"opened\": %" PRIu64 ", \"reconnects\": %" PRIu64 ",\n  \"reconnects_by\": {",
+        stats->opened_count, openloop_stats_reconnects(stats));
     for (size_t i = 0; i < OPENLOOP_CAUSE_COUNT; i++) {
         (void)fprintf(out, "%s\"%s\": %" PRIu64, i == 0 ? "" : ", ",
                       openloop_stats_cause_label((enum openloop_cause)i), stats->causes[i]);
@@ -228,13 +229,12 @@ static void print_json_counts(const struct openloop_stats *stats, FILE *out)
 static void print_json_surroundings(const struct openloop_report *report, FILE *out)
 {
     if (report->kernel_before.known && report->kernel_after.known) {
-        (void)fprintf(out,
-                      "  \"kernel\": {\"syn_retrans\": %" PRId64 ", \"listen_overflows\": %" PRId64
-                      "},\n",
-                      report->kernel_after.syn_retrans_count -
-                          report->kernel_before.syn_retrans_count,
-                      report->kernel_after.listen_overflows_count -
-                          report->kernel_before.listen_overflows_count);
+        (void)fprintf(
+            out,
+            "  \"kernel\": {\"syn_retrans\": %" PRId64 ", \"listen_overflows\": %" PRId64 "},\n",
+            report->kernel_after.syn_retrans_count - report->kernel_before.syn_retrans_count,
+            report->kernel_after.listen_overflows_count -
+                report->kernel_before.listen_overflows_count);
     } else {
         (void)fputs("  \"kernel\": null,\n", out);
     }
@@ -269,13 +269,12 @@ void openloop_report_print_json(const struct openloop_report *report, FILE *out)
     print_json_histogram("all_us", &stats->all_us, out);
     print_json_histogram("client_late_us", &stats->late_us, out);
     (void)fprintf(out,
-                  "  \"over_250ms\": %" PRIu64 ", \"over_1s\": %" PRIu64
-                  ", \"gap_us\": %" PRId64 ", \"gap_end_us\": %" PRId64 ",\n",
+                  "  \"over_250ms\": %" PRIu64 ", \"over_1s\": %" PRIu64 ", \"gap_us\": %" PRId64
+                  ", \"gap_end_us\": %" PRId64 ",\n",
                   stats->over_250ms_count, stats->over_1s_count, stats->gap_us_max,
                   stats->gap_end_us);
     print_json_surroundings(report, out);
     print_json_results("slowest", stats, stats->slowest, stats->slowest_count, out);
     print_json_results("first_failures", stats, stats->failures, stats->failures_kept, out);
-    (void)fprintf(out, "  \"clean\": %s\n}\n",
-                  openloop_report_is_clean(report) ? "true" : "false");
+    (void)fprintf(out, "  \"clean\": %s\n}\n", openloop_report_is_clean(report) ? "true" : "false");
 }

@@ -199,8 +199,7 @@ static void parse_line(struct openloop_response *response)
     } else if (response->state == OPENLOOP_RESPONSE_CHUNK_SIZE) {
         parse_chunk_size(response);
     } else if (response->state == OPENLOOP_RESPONSE_CHUNK_END) {
-        response->state =
-            empty ? OPENLOOP_RESPONSE_CHUNK_SIZE : OPENLOOP_RESPONSE_MALFORMED;
+        response->state = empty ? OPENLOOP_RESPONSE_CHUNK_SIZE : OPENLOOP_RESPONSE_MALFORMED;
     } else if (response->state == OPENLOOP_RESPONSE_TRAILERS && empty) {
         response->state = OPENLOOP_RESPONSE_DONE;
     }

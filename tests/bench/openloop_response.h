@@ -37,9 +37,9 @@ enum openloop_response_state {
 
 struct openloop_response {
     enum openloop_response_state state;
-    int status;       /* valid once the status line is complete */
-    bool close;       /* the server said it closes (or speaks HTTP/1.0 without keep-alive) */
-    bool started;     /* at least one byte arrived */
+    int status;   /* valid once the status line is complete */
+    bool close;   /* the server said it closes (or speaks HTTP/1.0 without keep-alive) */
+    bool started; /* at least one byte arrived */
     bool has_length;
     bool chunked;
     uint64_t left_bytes; /* of the body or of the chunk */

@@ -52,7 +52,7 @@ struct run {
     int64_t next_due;      /* number of the next request whose moment has not come */
     int64_t next_start;    /* number of the next request that has no connection yet */
     int64_t opening;       /* connects under way before the plan starts */
-    bool stopped; /* a second signal: leave at once */
+    bool stopped;          /* a second signal: leave at once */
 };
 
 /* What epoll hands back for the two descriptors that are no connection. */
@@ -219,8 +219,8 @@ static int64_t next_wake_us(const struct run *run)
 static enum rc set_timer(const struct run *run, int64_t wake_us, struct err *err)
 {
     int64_t at_us = run->start_us + wake_us;
-    struct itimerspec spec = {.it_value = {.tv_sec = at_us / US_PER_S,
-                                           .tv_nsec = at_us % US_PER_S * 1000}};
+    struct itimerspec spec = {
+        .it_value = {.tv_sec = at_us / US_PER_S, .tv_nsec = at_us % US_PER_S * 1000}};
 
     if (timerfd_settime(run->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) < 0) {
         return err_set_errno(err, RC_IO, "timerfd_settime");
@@ -274,8 +274,9 @@ static enum rc open_all(struct run *run, struct err *err)
     int64_t deadline_us = OPENING_US_MAX;
     enum rc rc = RC_OK;
 
-    while (rc == RC_OK && !run->stopped && (next < run->options->connection_count ||
-                                            run->opening > 0) && now_us(run) < deadline_us) {
+    while (rc == RC_OK && !run->stopped &&
+           (next < run->options->connection_count || run->opening > 0) &&
+           now_us(run) < deadline_us) {
         while (run->opening < OPENING_AT_ONCE && next < run->options->connection_count) {
             struct openloop_conn *conn = &run->conns[next++];
             conn->opening = true;
@@ -412,9 +413,8 @@ static enum rc build_request(struct run *run, char **text, struct err *err)
         *text = NULL;
         return err_set(err, RC_NOMEM, "no memory for the request");
     }
-    run->target.request = (struct openloop_request){.bytes = *text,
-                                                    .byte_count = (size_t)count,
-                                                    .close = options->mode == OPENLOOP_MODE_FRESH};
+    run->target.request = (struct openloop_request){
+        .bytes = *text, .byte_count = (size_t)count, .close = options->mode == OPENLOOP_MODE_FRESH};
     return RC_OK;
 }
 
@@ -449,15 +449,14 @@ static void close_all(struct run *run)
 enum rc openloop_run(const struct openloop_options *options, struct openloop_stats *stats,
                      struct err *err)
 {
-    struct run run = {.options = options,
-                      .stats = stats,
-                      .target = {.epoll_fd = -1,
-                                 .options = options,
-                                 .opened_count = &stats->opened_count},
-                      .timer_fd = -1,
-                      .signal_fd = -1,
-                      .start_us = clk_monotonic_us(),
-                      .planned_count = options->request_count};
+    struct run run = {
+        .options = options,
+        .stats = stats,
+        .target = {.epoll_fd = -1, .options = options, .opened_count = &stats->opened_count},
+        .timer_fd = -1,
+        .signal_fd = -1,
+        .start_us = clk_monotonic_us(),
+        .planned_count = options->request_count};
     char *request = NULL;
     enum rc rc = raise_descriptor_limit(options->connection_count, err);
 

@@ -37,7 +37,7 @@ enum openloop_outcome {
 #define OPENLOOP_OUTCOME_ENUM(name, label, text) OPENLOOP_OUTCOME_##name,
     OPENLOOP_OUTCOMES(OPENLOOP_OUTCOME_ENUM)
 #undef OPENLOOP_OUTCOME_ENUM
-    OPENLOOP_OUTCOME_COUNT,
+        OPENLOOP_OUTCOME_COUNT,
 };
 
 /* Why a kept connection had to be replaced. Only the last is also a failed request. */
@@ -52,7 +52,7 @@ enum openloop_cause {
 #define OPENLOOP_CAUSE_ENUM(name, label, text) OPENLOOP_CAUSE_##name,
     OPENLOOP_CAUSES(OPENLOOP_CAUSE_ENUM)
 #undef OPENLOOP_CAUSE_ENUM
-    OPENLOOP_CAUSE_COUNT,
+        OPENLOOP_CAUSE_COUNT,
 };
 
 /* One planned request that is over. */
@@ -77,13 +77,13 @@ struct openloop_stats {
     uint64_t status_200_count;
     uint64_t outcomes[OPENLOOP_OUTCOME_COUNT];
     uint64_t causes[OPENLOOP_CAUSE_COUNT];
-    uint64_t opened_count;   /* connections established */
+    uint64_t opened_count;     /* connections established */
     uint64_t over_250ms_count; /* ok, but later than that */
     uint64_t over_1s_count;
     struct openloop_histogram ok_us;
     struct openloop_histogram all_us;  /* failures too: until the failure was known */
     struct openloop_histogram late_us; /* planned moment until this client looked at it */
-    int64_t last_ok_us; /* since start; the start itself counts as a success */
+    int64_t last_ok_us;                /* since start; the start itself counts as a success */
     int64_t gap_us_max;
     int64_t gap_end_us;
     struct openloop_bin *bins;

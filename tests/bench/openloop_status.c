@@ -26,8 +26,8 @@ enum rc openloop_status_parse_rows(const char *body, int64_t *rows, struct err *
         const char *digits = body + sizeof label - 1;
         errno = 0;
         long long value = strtoll(digits, &end, 10);
-        if (errno == 0 && end != digits && value >= 0 && (*end == '\n' || *end == '\r' ||
-                                                          *end == '\0')) {
+        if (errno == 0 && end != digits && value >= 0 &&
+            (*end == '\n' || *end == '\r' || *end == '\0')) {
             *rows = value;
             return RC_OK;
         }

@@ -51,9 +51,8 @@ static int count_open_fds(void)
 
 static void set_port(uint16_t port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons(port),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 
     memset(&config.listen, 0, sizeof config.listen);
     memcpy(&config.listen, &address, sizeof address);
@@ -69,8 +68,8 @@ static int set_up(void **state)
     }
     (void)snprintf(socket_path, sizeof socket_path, "%s/door.sock", directory);
     open_before = count_open_fds();
-    config = (struct door_config){
-        .socket_path = socket_path, .listen_text = "test", .uid = geteuid()};
+    config =
+        (struct door_config){.socket_path = socket_path, .listen_text = "test", .uid = geteuid()};
     set_port(0);
     log_set_level(LOG_LEVEL_ERROR);
     return door_hall_create(&config, &hall, &err) == RC_OK ? 0 : -1;
@@ -551,8 +550,7 @@ static void test_door_hall__leaver_waits_for_the_next_door(void **state)
 /* The same in one breath: the leaver is gone before the door has read a word of it. */
 static void test_door_hall__leaver_in_a_hurry_is_heard_to_the_end(void **state)
 {
-    const struct door_message hello = {.type = DOOR_MESSAGE_HELLO,
-                                       .flags = DOOR_FLAG_HAS_LISTENER};
+    const struct door_message hello = {.type = DOOR_MESSAGE_HELLO, .flags = DOOR_FLAG_HAS_LISTENER};
     const struct door_message offer = {.type = DOOR_MESSAGE_LISTENER};
     const struct door_message leaving = {.type = DOOR_MESSAGE_LEAVING};
     const struct door_message conn = {.type = DOOR_MESSAGE_CONN};
@@ -694,8 +692,7 @@ static void test_door_hall__broken_protocol_ends_only_that_peer(void **state)
 /* A listener of another address is no listener of ours. */
 static void test_door_hall__foreign_listener_is_refused(void **state)
 {
-    const struct door_message hello = {.type = DOOR_MESSAGE_HELLO,
-                                       .flags = DOOR_FLAG_HAS_LISTENER};
+    const struct door_message hello = {.type = DOOR_MESSAGE_HELLO, .flags = DOOR_FLAG_HAS_LISTENER};
     const struct door_message offer = {.type = DOOR_MESSAGE_LISTENER};
     struct door_message message;
     int listener = -1;

@@ -101,10 +101,8 @@ static enum rc receive(struct door_message *message, int *fd)
 
 static void test_door_protocol__layout_is_fixed(void **state)
 {
-    const struct door_message message = {.type = DOOR_MESSAGE_HEALTH,
-                                         .flags = 0x0102,
-                                         .number = 0x03040506,
-                                         .count = 0x0708090a};
+    const struct door_message message = {
+        .type = DOOR_MESSAGE_HEALTH, .flags = 0x0102, .number = 0x03040506, .count = 0x0708090a};
     static const uint8_t expected[] = {1, 7, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
     uint8_t bytes[DOOR_MESSAGE_BYTES];
 
