@@ -45,10 +45,12 @@ OPT_release := -O2 -g $(HARDEN)
 OPT_debug   := -O0 -g3
 OPT_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 OPT_tsan    := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+# failpoints and switches that take a defence out (base/failpoint.h): for tests only
+OPT_hooks   := $(OPT_release) -DHARVEY_TEST_HOOKS
 OPT_fuzz    := -O1 -g -fno-omit-frame-pointer \
                -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 OPT := $(OPT_$(FLAVOUR))
-$(if $(OPT),,$(error FLAVOUR=$(FLAVOUR): known are release, debug, asan, tsan, fuzz))
+$(if $(OPT),,$(error FLAVOUR=$(FLAVOUR): known are release, debug, asan, tsan, hooks, fuzz))
 
 COMPILE := -std=gnu17 -I. -D_GNU_SOURCE -DHARVEY_VERSION='"$(VERSION)"' -pthread $(OPT) $(WARN) \
            $(CPPFLAGS) $(CFLAGS)
@@ -168,6 +170,7 @@ RUN = UNIT='$(UNIT:$B/%=%)' FUZZ='$(FUZZ_NAMES)' tests/run.sh
 test: ## unit and black-box tests; ends with `N passed, N failed`
 	@.ci/deps test
 	@$(MAKE) -s -j$(JOBS) build unit-build
+	@$(MAKE) -s -j$(JOBS) FLAVOUR=hooks build
 	@minio/build.sh || test -z "$$CI"
 	@$(RUN) $B:unit $B:replay $B:demo $B:integration
 .PHONY: test-compose
@@ -178,6 +181,7 @@ test-compose: ## the README's disaster story on containers and natively (tests/c
 check: ## test, and sanitizers, valgrind, slow suites, compose
 	@.ci/deps check
 	@$(MAKE) -s -j$(JOBS) build unit-build
+	@$(MAKE) -s -j$(JOBS) FLAVOUR=hooks build
 	@$(MAKE) -s -j$(JOBS) CC=clang FLAVOUR=asan build unit-build
 	@$(MAKE) -s -j$(JOBS) CC=clang FLAVOUR=tsan build unit-build
 	@minio/build.sh || test -z "$$CI"
