@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Goal: the database can be rebuilt with `zstd` and `sqlite3` alone, as the README shows.
 
-Method: the shell lines below (the README's, where it has a block marked `by-hand`) run over an
-archive that this test makes: clean, after a kill -9 and restart, and with a hole, at which they
-must stop. The result equals what `restore` gives. The first start on it needs
-HARVEY_ON_STALE=fork:GENERATION.
+Method: the README's shell lines run over an archive that this test makes: clean, after a kill -9 and
+restart, and with a hole, at which they must stop. The result equals what `restore` gives. The first
+start on it needs HARVEY_ON_STALE=fork:GENERATION.
 """
 
 import re
@@ -19,42 +18,13 @@ from harness.foreign import ForeignLoop, sqlite3
 from harness.load import Ledger
 from harness.process import clean_environment
 
-BY_HAND = r"""
-# usage: sh by-hand.sh GENERATION-FOLDER NEW-DATABASE
-set -eu
-cd "$1"; db=$2
-snapshot=$(ls -d snapshots/*/complete.json | sort | tail -n 1); snapshot=${snapshot%/complete.json}
-zstd -dcq "$snapshot"/part-*.db.zst >"$db"
-number=${snapshot#snapshots/}; number=${number%%-*}
-for wal in wal/*/; do
-    name=${wal%/}; name=${name#wal/}
-    [ "$name" \< "$number" ] && continue
-    [ "$name" = "$number" ] || { echo "gap: WAL $number is missing"; exit 0; }
-    next=1
-    for object in "$wal"*.wal.zst; do
-        range=${object##*/}
-        first=$(echo "$range" | cut -d- -f1 | sed 's/^0*//')
-        last=$(echo "$range" | cut -d- -f2 | sed 's/^0*//')
-        [ "$first" -eq "$next" ] || { echo "gap: WAL $name, frame $next"; stop=1; break; }
-        zstd -dcq "$object" >>"$db-wal"
-        next=$((last + 1))
-    done
-    [ ! -e "$db-wal" ] || sqlite3 "$db" 'PRAGMA wal_checkpoint(TRUNCATE)' >/dev/null
-    rm -f "$db-wal" "$db-shm"
-    [ -z "${stop:-}" ] || exit 0
-    number=$(printf %010d $(($(echo "$name" | sed 's/^0*//') + 1)))
-done
-"""
-
 
 def script():
-    readme = env.ROOT / "README.md"
-    if readme.exists():
-        match = re.search(r"```sh[^\n]*\n([^`]*?by[- ]hand[^`]*?part-\*[^`]*?)```",
-                          readme.read_text(encoding="utf-8"), re.S)
-        if match:
-            return match[1]
-    return BY_HAND
+    """The README's own lines: what a person would copy."""
+    readme = (env.ROOT / "README.md").read_text(encoding="utf-8")
+    match = re.search(r"```sh\n(# restore by hand[^`]*)```", readme)
+    assert match, "the README has no block that begins with `# restore by hand`"
+    return match[1]
 
 
 def by_hand(scene, archive, generation):
