@@ -138,6 +138,24 @@ static void replicator_publish(void *arg, const struct replicator_status *status
     }
 }
 
+/* Opens the folder beside the database again, and the state in it; tries until that works. */
+static void replicator_reopen_sidecar(struct replicator *r)
+{
+    struct state fresh;
+    struct err err;
+    while (fsio_make_dirs(r->sidecar.dir, &err) != RC_OK ||
+           spool_open(&r->spool, r->sidecar.spool, &err) != RC_OK ||
+           state_open(&fresh, r->sidecar.state, &err) != RC_OK) {
+        log_error("leader", "%s", err.text);
+        if (stop_wait_ms(&r->stop, STOP_SOON, WAITER_ASK_FIRST_MS)) {
+            return;
+        }
+    }
+    (void)pthread_mutex_lock(&r->mutex);
+    state_adopt(&r->state, &fresh);
+    (void)pthread_mutex_unlock(&r->mutex);
+}
+
 /* ---- waiting ---- */
 
 /* Not ready: waits, without any lock, until the files change or it is time to ask the archive again. */
@@ -197,24 +215,6 @@ static void replicator_refuse(struct replicator *r, struct leading *leading,
     (void)pthread_mutex_unlock(&r->mutex);
     replicator_set_role(r, role, false, plan->reason);
     replicator_wait(r, backoff_next_ms(&leading->ask));
-}
-
-/* Opens the folder beside the database again, and the state in it; tries until that works. */
-static void replicator_reopen_sidecar(struct replicator *r)
-{
-    struct state fresh;
-    struct err err;
-    while (fsio_make_dirs(r->sidecar.dir, &err) != RC_OK ||
-           spool_open(&r->spool, r->sidecar.spool, &err) != RC_OK ||
-           state_open(&fresh, r->sidecar.state, &err) != RC_OK) {
-        log_error("leader", "%s", err.text);
-        if (stop_wait_ms(&r->stop, STOP_SOON, WAITER_ASK_FIRST_MS)) {
-            return;
-        }
-    }
-    (void)pthread_mutex_lock(&r->mutex);
-    state_adopt(&r->state, &fresh);
-    (void)pthread_mutex_unlock(&r->mutex);
 }
 
 static void replicator_restore(struct replicator *r, struct leading *leading,
@@ -281,6 +281,9 @@ static bool replicator_start_over(struct replicator *r, struct leading *leading)
     struct err err = ERR_INIT;
     bool go_on = true;
     start_plan_init(&plan);
+    if (!state_is_current(&r->state, r->sidecar.state)) {
+        replicator_reopen_sidecar(r); /* somebody restored with --replace while we waited */
+    }
     leading->lead_seq = atomic_fetch_add(&r->state.live->lead_seq, 1) + 1;
     if (r->role != ROLE_WAITING &&
         r->role != ROLE_WAITING_FOR_RESTORE) { /* a waiter's reason stands */

@@ -340,6 +340,15 @@ void state_close(struct state *state)
     (void)pthread_mutex_destroy(&state->mutex);
 }
 
+bool state_is_current(const struct state *state, const char *path)
+{
+    struct stat open_file;
+    struct fsio_stat named;
+    struct err ignored;
+    return fstat(state->fd, &open_file) == 0 && fsio_stat(path, &named, &ignored) == RC_OK &&
+           named.exists && named.inode == open_file.st_ino;
+}
+
 void state_adopt(struct state *state, struct state *fresh)
 {
     (void)close(state->fd);

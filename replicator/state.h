@@ -109,6 +109,9 @@ struct state {
 RC_MUST_CHECK enum rc state_open(struct state *state, const char *path, struct err *err);
 void state_close(struct state *state);
 
+/* False when `path` leads to another file now, or to none: the folder was moved aside (restore --replace). */
+bool state_is_current(const struct state *state, const char *path);
+
 /*
  * `state` becomes what `fresh` opened (the folder was moved aside and made anew). The old mapping is
  * left in place on purpose: another thread may still hold its address; 8 KiB per restore.

@@ -17,6 +17,8 @@
 #define TARGET_TEMP_MARK ".restoring-"
 #define TARGET_ASIDE_MARK ".before-restore-"
 #define TARGET_ASIDE_TRIES 1000
+#define TARGET_LOOK_MS 3000 /* a waiting server's look at the archive takes milliseconds */
+#define TARGET_LOOK_PAUSE_MS 10
 #define TARGET_DIR_MODE 0755
 #define TARGET_FILE_MODE 0644
 
@@ -61,6 +63,22 @@ static enum rc target_busy(const struct sidecar *sidecar, struct err *err)
                    sidecar->leader_lock);
 }
 
+/*
+ * False when somebody keeps the lock that long. A server that waits for this very restore holds none,
+ * but takes it for a moment whenever it looks whether the restore has come.
+ */
+static bool target_await_free(const struct sidecar *sidecar, int64_t wait_ms)
+{
+    int64_t deadline = clk_monotonic_ms() + wait_ms;
+    while (lockfile_probe(sidecar->leader_lock, NULL) == RC_BUSY) {
+        if (clk_monotonic_ms() >= deadline) {
+            return false;
+        }
+        clk_pause_ms(TARGET_LOOK_PAUSE_MS);
+    }
+    return true;
+}
+
 /* The refusals that need no lock: nothing has been made yet. */
 static enum rc target_check_free(const struct sidecar *sidecar, bool replace, struct err *err)
 {
@@ -77,7 +95,8 @@ static enum rc target_check_free(const struct sidecar *sidecar, bool replace, st
     if (stat(sidecar->database, &entry) == 0 && !S_ISREG(entry.st_mode)) {
         return err_set(err, RC_EXISTS, "%s exists and is no database file", sidecar->database);
     }
-    if (lockfile_probe(sidecar->leader_lock, NULL) == RC_BUSY) {
+    bool may_be_looking = replace || !target_has_entry(sidecar->database);
+    if (!target_await_free(sidecar, may_be_looking ? TARGET_LOOK_MS : 0)) {
         return target_busy(sidecar, err);
     }
     return replace ? RC_OK : target_refuse(sidecar, err);
@@ -169,8 +188,11 @@ static enum rc target_lock(struct target *target, struct err *err)
     struct sidecar *sidecar = &target->sidecar;
     target->made_sidecar = !target_has_entry(sidecar->dir);
     enum rc rc = fsio_make_dirs(sidecar->dir, err);
-    if (rc == RC_OK) {
-        rc = lockfile_try(&target->lock, sidecar->leader_lock, err);
+    int64_t deadline = clk_monotonic_ms() + TARGET_LOOK_MS;
+    while (rc == RC_OK &&
+           (rc = lockfile_try(&target->lock, sidecar->leader_lock, err)) == RC_BUSY &&
+           target_await_free(sidecar, deadline - clk_monotonic_ms())) {
+        rc = RC_OK; /* it was only a look: once more */
     }
     if (rc == RC_BUSY) {
         target->made_sidecar = false; /* somebody else is in there */

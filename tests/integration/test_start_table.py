@@ -866,3 +866,51 @@ def test_start_table__restore_refuses_a_live_server(scene):
     scene.restore(archive).expect(5)  # it exists
     result = scene.restore(archive, "--to-latest", "--replace").expect(0)
     assert str(scene.volume) in result.text, "says where the old files went"
+
+
+def test_start_table__a_waiting_server_is_never_in_the_restores_way(scene):
+    """It takes leader.lock for a moment at each of its looks: the restore must not take that for a
+    live server. Three servers that wait make it likely to meet one."""
+    archive = scene.archive("dir")
+    server = scene.server(archive).start_ready()
+    scene.rows(server, 30)
+    rows = server.status()["rows"]
+    server.stop_clean()
+    for _ in range(5):
+        scene.wipe()
+        waiting = [scene.server(archive, name=f"waiting-{i}").start() for i in range(3)]
+        for server in waiting:
+            server.wait_not_ready("restore")
+        scene.restore(archive).expect(0)
+        waiting[0].wait_ready()
+        assert waiting[0].status()["rows"] == rows
+        for server in waiting:
+            server.stop()
+
+
+def test_start_table__restored_with_replace_under_a_waiting_server(scene):
+    """The folder beside the database is moved aside under it: what it notes from then on must be in
+    the new one, or the start after that asks for proof again."""
+    archive = scene.archive("dir")
+    server = scene.server(archive).start_ready()
+    scene.rows(server, 20)
+    server.wait_snapshot()
+    server.stop_clean()
+    old = scene.copy_volume()
+    server = scene.server(archive).start_ready()
+    scene.rows(server, 20)
+    rows = server.status()["rows"]
+    server.stop_clean()
+    scene.wipe()
+    shutil.copytree(old, scene.volume, dirs_exist_ok=True)
+    waiting = scene.server(archive).start()
+    waiting.wait_not_ready("HARVEY_ON_STALE")
+    scene.restore(archive, "--to-latest", "--replace").expect(0)
+    waiting.wait_ready()
+    assert waiting.status()["rows"] == rows
+    generation = waiting.wait_archived()["generation"]
+    waiting.stop_clean()
+    again = scene.server(archive).start_ready()
+    assert again.status()["generation"] == generation, "it continues"
+    assert again.status()["rows"] == rows
+    again.stop_clean()
