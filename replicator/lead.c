@@ -314,6 +314,7 @@ static bool lead_verdict(struct lead *lead, char *reason, size_t reason_bytes)
         return true;
     case SHIPPER_CONFLICT:
     case SHIPPER_STORE_LOST:
+    case SHIPPER_SPOOL_LOST:
         (void)snprintf(reason, reason_bytes, "%s", view.verdict_text);
         return true;
     }

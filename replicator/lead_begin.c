@@ -410,6 +410,7 @@ static enum rc lead_first_capture(struct lead *lead, const struct wal_index_head
         return rc;
     }
     lead->seen = *header;
+    lead->mark_frame = header->mx_frame;
     if (on_mark) {
         return RC_OK;
     }

@@ -153,9 +153,16 @@ enum rc lead_pass(struct lead *lead, struct err *err)
         }
         return RC_OK;
     }
+    if (wal_index_backfilled(&c->index) >= header.mx_frame) {
+        /*
+         * Nothing is newer than our mark (frames are captured again for a new generation) and somebody
+         * has backfilled up to it: another transaction would land on mark 0. Ours protects the frames.
+         */
+        rc = lead_capture_to(lead, &header, err);
+        lead->seen = rc == RC_OK ? header : lead->seen;
+        return rc;
+    }
     /* our mark keeps nBackfill below mxFrame, so the new transaction lands on a mark k > 0 */
-    uint32_t backfilled = wal_index_backfilled(&c->index);
-    ASSERT(backfilled < header.mx_frame);
     if ((rc = lead_reader_begin(&c->readers[1 - c->current], err)) != RC_OK) {
         return rc;
     }
@@ -173,6 +180,7 @@ enum rc lead_pass(struct lead *lead, struct err *err)
     FAILPOINT("capture_done");
     lead_reader_end(&c->readers[c->current]);
     c->current = 1 - c->current;
+    lead->mark_frame = header.mx_frame;
     lead->seen = header;
     return RC_OK;
 }

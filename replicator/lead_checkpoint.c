@@ -197,6 +197,7 @@ enum rc lead_leave_mark0(struct lead *lead, struct err *err)
         return rc;
     }
     lead->at_mark0 = false;
+    lead->mark_frame = header.mx_frame;
     lead_release_checkpoint(&lead->connections);
     return RC_OK;
 }
@@ -319,7 +320,7 @@ enum rc lead_maintain(struct lead *lead, struct err *err)
     uint32_t backfilled = wal_index_backfilled(&lead->connections.index);
     uint32_t soft = lead_frames_of(lead, CHECKPOINT_SOFT_BYTES);
     uint32_t hard = lead_frames_of(lead, CHECKPOINT_HARD_BYTES);
-    bool above_mark = header.mx_frame > lead->seen.mx_frame;
+    bool above_mark = header.mx_frame > lead->mark_frame;
     bool held = snapshotter_holds_transaction(lead->snapshotter);
     if (header.mx_frame > backfilled + soft && above_mark &&
         now - lead->last_checkpoint_ms >= CHECKPOINT_PAUSE_MS) {
@@ -328,7 +329,7 @@ enum rc lead_maintain(struct lead *lead, struct err *err)
         backfilled = wal_index_backfilled(&lead->connections.index);
     }
     bool forced = lead->capture == CAPTURE_BAD_FRAME;
-    bool old_reader = above_mark && backfilled + soft < lead->seen.mx_frame;
+    bool old_reader = above_mark && backfilled + soft < lead->mark_frame;
     if (rc == RC_OK && !held && !old_reader && (header.mx_frame > hard || forced) &&
         now - lead->last_freeze_ms >= FREEZE_PAUSE_MS) {
         rc = lead_freeze(lead, err);

@@ -42,6 +42,7 @@ struct lead {
     enum lead_capture capture;
     bool at_mark0;                /* holds CKPT */
     struct wal_index_header seen; /* the wal-index at the end of the last pass */
+    uint32_t mark_frame;          /* the mark of the open read transaction is at most this */
     struct generation_id generation;
     uint32_t generation_number_next;
     uint32_t term;

@@ -262,6 +262,17 @@ static struct ship_item *ship_take(struct shipper *s, int lane)
 
 /* ---- calls to the store (without the mutex) ---- */
 
+/* Ends the shipping: archive or spool is not what we left. The leader starts over with the start table. */
+static enum rc ship_conflict(struct shipper *s, enum shipper_verdict verdict, const char *name,
+                             const char *what, struct err *err)
+{
+    (void)pthread_mutex_lock(&s->mutex);
+    s->view.verdict = verdict;
+    (void)snprintf(s->view.verdict_text, sizeof s->view.verdict_text, "%s: %s", name, what);
+    (void)pthread_mutex_unlock(&s->mutex);
+    return err_set(err, RC_STOPPED, "%s: %s", name, what);
+}
+
 static enum rc ship_put_segment(struct ship_lane *lane, const struct ship_item *item,
                                 struct err *err)
 {
@@ -271,7 +282,9 @@ static enum rc ship_put_segment(struct ship_lane *lane, const struct ship_item *
     enum rc rc;
     if ((rc = spool_path(s->spool, item->key, path, err)) != RC_OK ||
         (rc = fsio_open(path, O_RDONLY, 0, &fd, err)) != RC_OK) {
-        return rc;
+        return rc == RC_NOT_FOUND ? ship_conflict(s, SHIPPER_SPOOL_LOST, item->key,
+                                                  "somebody removed it from the spool", err)
+                                  : rc;
     }
     struct store_body body = {.bytes = NULL, .fd = fd, .size_bytes = item->segment.object_bytes};
     FAILPOINT("upload_before_put");
@@ -297,17 +310,6 @@ static enum rc ship_prepare(struct ship_lane *lane, struct err *err)
         }
     }
     return rc;
-}
-
-/* Ends the shipping: the archive is not what we left. The leader starts over with the start table. */
-static enum rc ship_conflict(struct shipper *s, enum shipper_verdict verdict, const char *name,
-                             const char *what, struct err *err)
-{
-    (void)pthread_mutex_lock(&s->mutex);
-    s->view.verdict = verdict;
-    (void)snprintf(s->view.verdict_text, sizeof s->view.verdict_text, "%s: %s", name, what);
-    (void)pthread_mutex_unlock(&s->mutex);
-    return err_set(err, RC_STOPPED, "%s: %s", name, what);
 }
 
 /* True when the object under the key is ours: the same bytes, or a claim with our tag. */

@@ -37,6 +37,7 @@ enum shipper_verdict {
     SHIPPER_GOES_ON,
     SHIPPER_CONFLICT,   /* another server wrote to this archive; text says what was found */
     SHIPPER_STORE_LOST, /* the store no longer has what it had confirmed */
+    SHIPPER_SPOOL_LOST, /* a spooled segment is gone; its frames may still be in the -wal */
     SHIPPER_REACHED,    /* the probe (shipper_add_probe) found the store answering */
 };
 

@@ -7,6 +7,7 @@ each the archive is restored aside and compared with the volume and with the led
 """
 
 import time
+from pathlib import Path
 
 from harness import oracle
 from harness.archive import BucketArchive
@@ -236,3 +237,27 @@ def test_restart__position_goes_on(scene, archive):
         server.wait_leader()
         assert position_of(server.wait_archived()) == last
     server.stop_clean()
+
+
+def test_restart__the_spool_is_deleted_under_the_running_server(scene):
+    """While the store is away somebody clears the folder that looks like a cache. The frames are still
+    in the -wal: nothing may be missing afterwards, and nobody has to restart anything."""
+    archive = scene.archive("dir")
+    server = scene.server(archive).start_ready()
+    ledger = scene.rows(server, 30)
+    server.wait_snapshot()
+    server.wait_archived()
+    archive.break_off()
+    scene.rows(server, 60, ledger)
+    server.wait_status(lambda s: s["spool"]["segments"] > 0 and s["store"]["state"] != "ok",
+                       "segments in the spool")
+    lost = [path for path in (Path(f"{scene.database}-harvey") / "spool").rglob("*.wal.zst")]
+    assert lost
+    for path in lost:
+        path.unlink()
+    archive.mend()
+    scene.rows(server, 80, ledger)
+    server.wait_archived()
+    rows = server.status()["rows"]
+    server.stop_clean()
+    assert len(scene.restored_rows(archive)) == rows
