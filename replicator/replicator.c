@@ -50,7 +50,6 @@ struct replicator {
     bool started;
     int event_fd;
     struct store *store; /* the leader thread's, for looking; NULL when off */
-    bool has_led;        /* some start was passed in this process */
     bool same_filesystem;
     bool unshipped; /* after the thread has ended */
     char stop_reason[512];
@@ -59,7 +58,6 @@ struct replicator {
     pthread_mutex_t mutex; /* guards what follows, and publishing */
     enum replicator_role role;
     char reason[512];
-    enum rc fatal;
     struct replicator_status own; /* the last one that this process published as leader */
 };
 
@@ -133,7 +131,6 @@ static void replicator_publish(void *arg, const struct replicator_status *status
     bool first = r->role != ROLE_LEADER;
     (void)pthread_mutex_unlock(&r->mutex);
     if (first) {
-        r->has_led = true;
         replicator_set_role(r, ROLE_LEADER, true, "");
     }
 }
@@ -185,7 +182,6 @@ static void replicator_follow(struct replicator *r)
     atomic_store(&live->waiter_ms, clk_boottime_ms());
     if (atomic_load(&live->serving_lead) == lead) {
         may_serve = true;
-        r->has_led = true; /* the start was passed, by the leader for all */
     } else if (atomic_load(&live->refused_lead) == lead) {
         may_serve = false;
     }
@@ -209,10 +205,6 @@ static void replicator_refuse(struct replicator *r, struct leading *leading,
         plan->action == START_WAIT_FOR_RESTORE ? ROLE_WAITING_FOR_RESTORE : ROLE_WAITING;
     atomic_store(&r->state.live->refused_lead, leading->lead_seq);
     lockfile_release(&r->leader_lock);
-    bool fatal = !r->has_led && (plan->fatal == RC_DENIED || plan->fatal == RC_INVALID);
-    (void)pthread_mutex_lock(&r->mutex);
-    r->fatal = fatal ? plan->fatal : RC_OK;
-    (void)pthread_mutex_unlock(&r->mutex);
     replicator_set_role(r, role, false, plan->reason);
     replicator_wait(r, backoff_next_ms(&leading->ask));
 }
@@ -472,7 +464,6 @@ void replicator_get_status(struct replicator *r, struct replicator_status *statu
     }
     status->role = role;
     status->may_serve = atomic_load(&r->may_serve);
-    status->fatal = r->fatal;
     if (r->reason[0] != '\0') {
         (void)snprintf(status->reason, sizeof status->reason, "%s", r->reason);
     }

@@ -71,10 +71,9 @@ struct replicator_lag_stats {
 
 struct replicator_status {
     enum replicator_role role;
-    bool may_serve;   /* the database may be open for the app */
-    bool alarm;       /* red: something a person must look at; `reason` says what */
-    char reason[512]; /* "" when all is well; why it waits, and the cure */
-    enum rc fatal;    /* RC_OK, or why the first start cannot go on by itself: the server ends */
+    bool may_serve;                  /* the database may be open for the app */
+    bool alarm;                      /* red: something a person must look at; `reason` says what */
+    char reason[512];                /* "" when all is well; why it waits, and the cure */
     struct generation_id generation; /* none while unknown */
     struct position local;           /* the WAL's last commit */
     bool has_local;

@@ -30,7 +30,7 @@ struct start_case {
 
 void start_plan_init(struct start_plan *plan)
 {
-    *plan = (struct start_plan){.fatal = RC_OK};
+    *plan = (struct start_plan){0};
 }
 
 void start_plan_deinit(struct start_plan *plan)
@@ -318,7 +318,6 @@ static enum rc start_decide_missing(struct start_case *c, struct err *err)
     const struct replicator_config *config = c->input->config;
     if (!c->archive.reachable) {
         plan->action = START_WAIT;
-        plan->fatal = c->archive.rc;
         start_say(plan, 3, "no database here, and the archive %s does not answer: %s",
                   config->store.url, c->archive.error);
         return RC_OK;
@@ -566,7 +565,6 @@ static enum rc start_decide_present(struct start_case *c, struct err *err)
             return start_decide_unreachable(c, err);
         }
         plan->action = START_WAIT;
-        plan->fatal = c->archive.rc;
         start_say(
             plan, 8,
             "the archive %s must be asked whether this database continues it, and it does not "

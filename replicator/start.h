@@ -35,7 +35,6 @@ enum start_action {
 struct start_plan {
     enum start_action action;
     int row;          /* of the start table, for the log */
-    enum rc fatal;    /* with START_WAIT: RC_OK, or what ends the server at its first start */
     char reason[512]; /* why it waits and the cure, or what a person should know */
     bool alarm;       /* with START_SERVE: reason is red */
     bool

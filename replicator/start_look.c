@@ -89,7 +89,10 @@ enum rc local_look_take(struct local_look *look, const struct start_input *input
 static enum rc archive_look_read(struct archive_look *look, struct store *store, bool create,
                                  struct err *err)
 {
-    enum rc rc = store_prepare(store, create, err);
+    enum rc rc = store_prepare(store, false, err); /* a look leaves no trace: no probe */
+    if (rc == RC_NOT_FOUND && create) {
+        rc = store_prepare(store, true, err);
+    }
     if (rc == RC_OK) {
         rc = catalog_read_generations(&look->catalog, store, err);
     }

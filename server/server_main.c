@@ -165,6 +165,12 @@ static enum rc take_signals(struct server *server, struct err *err)
                : err_set_errno(err, RC_IO, "signalfd or eventfd");
 }
 
+static enum rc look_at_directory(const char *dir, struct err *err)
+{
+    bool refused = access(dir, W_OK) != 0 && (errno == EACCES || errno == EROFS || errno == EPERM);
+    return refused ? err_set_errno(err, RC_DENIED, "cannot write to the archive directory") : RC_OK;
+}
+
 /*
  * A store that refuses our credentials will go on refusing them: better to end with a word than to
  * wait for ever, before anything is begun. Any other trouble with it is the replicator's to wait for.
@@ -181,7 +187,8 @@ static enum rc look_at_store(struct server *server, struct err *err)
     config.request_timeout_ms = SERVER_STORE_REQUEST_MS;
     enum rc rc = store_open(&config, &server->stop, &store, err);
     if (rc == RC_OK) {
-        rc = store_prepare(store, true, err);
+        /* a bucket is made and probed; a directory is the start's to make, or to miss (a lost mount) */
+        rc = config.is_s3 ? store_prepare(store, true, err) : look_at_directory(config.dir, err);
         server->store_refused = rc == RC_DENIED;
     }
     store_close(store);
