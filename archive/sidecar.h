@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * sidecar: names in `<database>-harvey/`, the folder beside a database that holds what is ours:
- *   leader.lock   state   spool/   snapshot/   restored.json   health.sock
+ *   leader.lock   serving.lock   state   spool/   snapshot/   restored.json   health.sock
  *
  * Thread: any (pure functions).
  */
@@ -18,6 +18,7 @@ struct sidecar {
     char journal[FSIO_PATH_BYTES]; /* <database>-journal */
     char dir[FSIO_PATH_BYTES];     /* <database>-harvey */
     char leader_lock[FSIO_PATH_BYTES];
+    char serving_lock[FSIO_PATH_BYTES]; /* held by a leader whose start was passed */
     char state[FSIO_PATH_BYTES];
     char spool[FSIO_PATH_BYTES];
     char snapshot[FSIO_PATH_BYTES];

@@ -332,8 +332,25 @@ static void lead_note_trouble(struct lead *lead, const struct err *err)
     }
 }
 
+/*
+ * A process that does not lead may open the database once a living leader has passed its start. A lock
+ * tells it, not a number in the state: a leader that died frees it, however it died. A predecessor that
+ * hands over still holds it for a moment, hence again and again.
+ */
+static void lead_tell_serving(struct lead *lead)
+{
+    struct err err;
+    if (lead->serving.fd < 0) {
+        enum rc rc = lockfile_try(&lead->serving, lead->context->sidecar->serving_lock, &err);
+        if (rc != RC_OK && rc != RC_BUSY) {
+            log_warn("leader", "%s", err.text);
+        }
+    }
+}
+
 static enum rc lead_round(struct lead *lead, int64_t *sleep_ms, bool *for_commits, struct err *err)
 {
+    lead_tell_serving(lead);
     enum rc rc = lead_step(lead, sleep_ms, for_commits, err);
     if (rc == RC_OK) {
         rc = lead_maintain(lead, err);
@@ -475,6 +492,7 @@ static void lead_finish(struct lead *lead, bool *unshipped, char *reason, size_t
 
 static void lead_close(struct lead *lead)
 {
+    lockfile_release(&lead->serving);
     snapshotter_destroy(lead->snapshotter);
     shipper_destroy(lead->shipper);
     lead_connections_close(&lead->connections);
@@ -499,6 +517,7 @@ enum lead_end lead_run(const struct lead_context *context, struct start_plan *pl
     lead->plan = plan;
     lead->marker_pending = true;
     lead->follower.fd = -1;
+    lead->serving = (struct lockfile)LOCKFILE_INIT;
     if (plan->alarm) {
         (void)snprintf(lead->alarm, sizeof lead->alarm, "%s", plan->reason);
     }
@@ -506,7 +525,7 @@ enum lead_end lead_run(const struct lead_context *context, struct start_plan *pl
     if (rc == RC_OK) {
         struct shipper_view view;
         atomic_store(&context->state->live->begun_lead, context->lead_seq);
-        atomic_store(&context->state->live->serving_lead, context->lead_seq);
+        lead_tell_serving(lead);
         shipper_get_view(lead->shipper, &view);
         lead_publish(lead, &view);
         end = lead_loop(lead, reason, reason_bytes);

@@ -41,6 +41,7 @@ struct lead {
 
     enum lead_capture capture;
     bool at_mark0;                /* holds CKPT */
+    struct lockfile serving;      /* tells siblings that the start was passed */
     struct wal_index_header seen; /* the wal-index at the end of the last pass */
     uint32_t mark_frame;          /* the mark of the open read transaction is at most this */
     struct generation_id generation;

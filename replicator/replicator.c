@@ -180,9 +180,10 @@ static void replicator_follow(struct replicator *r)
     uint64_t lead = atomic_load(&live->lead_seq);
     bool may_serve = atomic_load(&r->may_serve);
     atomic_store(&live->waiter_ms, clk_boottime_ms());
-    if (atomic_load(&live->serving_lead) == lead) {
-        may_serve = true;
-    } else if (atomic_load(&live->refused_lead) == lead) {
+    struct err ignored;
+    if (!may_serve && lockfile_probe(r->sidecar.serving_lock, &ignored) == RC_BUSY) {
+        may_serve = true; /* the start was passed, by a leader that lives, for all processes */
+    } else if (may_serve && atomic_load(&live->refused_lead) == lead) {
         may_serve = false;
     }
     replicator_set_role(r, may_serve ? ROLE_FOLLOWER : ROLE_STARTING, may_serve,

@@ -82,7 +82,6 @@ struct state_live {
     _Atomic uint32_t urgent;        /* futex word: urgent news only (a lane is free, a stop) */
     _Atomic uint32_t leader_sleeps; /* on `wake`: writers call futex only then */
     _Atomic uint64_t lead_seq;      /* times the leader lock was taken */
-    _Atomic uint64_t serving_lead;  /* the lead_seq whose start was passed */
     _Atomic uint64_t refused_lead;  /* the lead_seq whose start refused the database */
     _Atomic uint64_t begun_lead;    /* the lead_seq that holds its first read transaction */
     _Atomic int64_t heartbeat_ms;   /* of the leader */
