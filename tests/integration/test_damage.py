@@ -14,10 +14,11 @@ The full matrix (every object; every cut of the small ones; every byte of some) 
 import os
 import random
 import shutil
+import subprocess
 
 import pytest
 
-from harness import oracle
+from harness import env, oracle
 from harness.archive import BIRTH, CLAIM, COMPLETE, SEGMENT
 from harness.env import is_slow_build
 from harness.load import Ledger
@@ -146,6 +147,15 @@ def lengthened(data, rng):
     return data + rng.randbytes(rng.randint(1, 64)), "bytes appended"
 
 
+def decodes_to_the_same(data, intact):
+    """A bit that zstd gives no meaning to: the content, by which everything is checked, is whole."""
+    def decode(object_):
+        return subprocess.run([env.tool("zstd"), "-dcq"], input=object_, capture_output=True,
+                              check=False).stdout
+    header = 8 + int.from_bytes(intact[4:8], "little")
+    return data[:header] == intact[:header] and decode(data) == decode(intact)
+
+
 def test_damage__untouched_archive_restores_everything(intact):
     result = intact.run("untouched").expect(0)
     assert len(oracle.read_rows(result.target)) == len(intact.rows)
@@ -165,7 +175,7 @@ def test_damage__contents(intact, harm):
         if result.code == 4:
             intact.follow_the_advice(what, result)
         needed = SEGMENT.match(key) and key in intact.segments()
-        if needed:
+        if needed and not decodes_to_the_same(data, intact.objects[key]):
             assert result.code == 4 or said_left_out(result), (
                 f"{what}: a damaged object of the newest generation passed\n{result.describe()}")
         intact.archive.put(key, intact.objects[key])
@@ -173,11 +183,12 @@ def test_damage__contents(intact, harm):
 
 
 def test_damage__one_missing_segment(intact):
-    """In the middle: exit 4. Near the tail, as a crash leaves it: exit 0, said, or exit 4."""
+    """In the middle: exit 4. Near the tail, as a crash leaves it: exit 0, said, or exit 4. The very
+    last is another matter: nothing behind it tells that it was there (its own test below)."""
     segments = intact.segments()
     assert len(segments) > 20, f"only {len(segments)} objects: too small an archive for this"
     for _ in range(max(4, TRIALS // 6)):
-        place = intact.random.randrange(len(segments))
+        place = intact.random.randrange(len(segments) - 1)
         key = segments[place]
         what = f"object {place + 1} of {len(segments)} missing: {key}"
         intact.archive.delete(key)
@@ -315,6 +326,8 @@ def test_damage__full_matrix(intact, harm):
             variants = [data[:length] for length in lengths]
         for changed in variants:
             if changed is None:
+                if key == intact.segments()[-1]:
+                    continue  # nothing behind it tells that it was there
                 intact.archive.delete(key)
             else:
                 intact.archive.put(key, changed)
