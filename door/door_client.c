@@ -140,6 +140,11 @@ bool door_client_is_joined(const struct door_client *client)
     return client->joined;
 }
 
+const char *door_client_get_failure(const struct door_client *client)
+{
+    return client->last_failure.text;
+}
+
 static enum rc say_hello(struct door_client *client, struct err *err)
 {
     struct door_message hello = {.type = DOOR_MESSAGE_HELLO};

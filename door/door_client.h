@@ -100,4 +100,7 @@ RC_MUST_CHECK enum rc door_client_send_conn(struct door_client *client, int fd, 
 /* True while the door is there and has given (or got) the listener. */
 bool door_client_is_joined(const struct door_client *client);
 
+/* Why the last try to reach the door failed; "" if none did. Borrowed, until the next call. */
+const char *door_client_get_failure(const struct door_client *client);
+
 #endif

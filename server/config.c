@@ -10,6 +10,7 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <sys/un.h>
 
 #define CONFIG_PREFIX "HARVEY_"
 #define CONFIG_DIGITS_MAX 16 /* of a number: below 2^53 and far from INT64_MAX */
@@ -106,6 +107,21 @@ static enum rc read_listen(const char *value, struct config *config, struct err 
     return RC_OK;
 }
 
+static enum rc read_socket(const struct config_variable *variable, const char *value,
+                           struct config *config, struct err *err)
+{
+    const size_t most = sizeof((struct sockaddr_un *)0)->sun_path - 1;
+    if (value == NULL) {
+        return RC_OK;
+    }
+    if (strlen(value) > most) {
+        return err_set(err, RC_INVALID, "%s=%.64s...: at most %zu bytes", variable->name, value,
+                       most);
+    }
+    memcpy(config->door_socket, value, strlen(value) + 1);
+    return RC_OK;
+}
+
 /* "refuse" -> 0, "restore" -> 1, "<word>:GENERATION" -> 2 and *id. */
 static enum rc read_policy(const struct config_variable *variable, const char *value,
                            const char *word, int *choice, struct generation_id *id, struct err *err)
@@ -170,6 +186,8 @@ static enum rc read_variable(const struct config_variable *variable, char *const
         return read_database(value, config, err);
     case CONFIG_LISTEN:
         return read_listen(value, config, err);
+    case CONFIG_SOCKET:
+        return read_socket(variable, value, config, err);
     case CONFIG_ON_EMPTY:
         return read_on_empty(variable, value, config, err);
     case CONFIG_ON_STALE:
@@ -328,6 +346,9 @@ void config_print(const struct config *config, FILE *out)
         case CONFIG_LISTEN:
             (void)fprintf(out, "%s=%s\n", variable->name, config->listen);
             print_store(&config->store, out);
+            break;
+        case CONFIG_SOCKET:
+            (void)fprintf(out, "%s=%s\n", variable->name, config->door_socket);
             break;
         case CONFIG_ON_EMPTY:
             print_policy(variable->name, (int)config->on_empty, "new", &config->on_empty_generation,

@@ -24,7 +24,8 @@
 
 struct config {
     char database_path[FSIO_PATH_BYTES];
-    char listen[CONFIG_LISTEN_BYTES]; /* HOST:PORT, [IPV6]:PORT or unix:PATH; checked */
+    char listen[CONFIG_LISTEN_BYTES];      /* HOST:PORT, [IPV6]:PORT or unix:PATH; checked */
+    char door_socket[CONFIG_LISTEN_BYTES]; /* "": no door */
     struct store_config store;
     int64_t ship_interval_ms;
     int64_t snapshot_interval_s;
@@ -35,9 +36,10 @@ struct config {
     int64_t request_timeout_s;  /* from a request's first byte to its last */
     int64_t synchronous_normal; /* 0 or 1, as the next ones */
     int64_t unsafe_fs;
-    int64_t log_level; /* enum log_level */
-    int64_t ack;       /* 0 local */
-    int64_t on_outage; /* 0 continue */
+    int64_t door_drain; /* 0 pass, 1 drain */
+    int64_t log_level;  /* enum log_level */
+    int64_t ack;        /* 0 local */
+    int64_t on_outage;  /* 0 continue */
     enum replicator_on_empty on_empty;
     struct generation_id on_empty_generation;
     enum replicator_on_stale on_stale;

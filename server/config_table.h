@@ -16,6 +16,7 @@ enum config_kind {
     CONFIG_CHOICE,   /* one of `choices` (blank separated), its index into an int64_t */
     CONFIG_DATABASE, /* a file's path */
     CONFIG_LISTEN,   /* an address */
+    CONFIG_SOCKET,   /* a Unix socket's path, or nothing */
     CONFIG_ON_EMPTY,
     CONFIG_ON_STALE,
     CONFIG_STORE,  /* read by archive/store_config */

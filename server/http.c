@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * http: see http.h. This file has the daemon, the connections and the drain; http_request.c has one
- * request's way. Known traits of MHD 0.9.75 that shape both: no thread pool (quiesce with one aborts),
- * no suspend, an explicit timeout and connection limit, the listening socket is the caller's.
+ * http: see http.h. This file has the daemon, the connections and the drain; http_accept.c and
+ * http_pass.c have how connections come and go, http_request.c has one request's way. Known traits of MHD 0.9.75 that shape both: no thread pool (quiesce with one aborts),
+ * no suspend, an explicit timeout and connection limit, no listening socket.
  */
 #include "server/http.h"
 
@@ -18,13 +18,16 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define HTTP_SURPLUS_CONNECTIONS 64u /* beyond the limit, to be told 503 */
-#define HTTP_OTHER_FDS 256u          /* of the process: database, spool, store, log */
-#define HTTP_EVICT_IDLE_MS 5000      /* at the limit, connections idle for longer make room */
-#define HTTP_PEAK_ROUNDS 32u         /* flushes until a peak of waiting requests is forgotten */
+#define HTTP_OTHER_FDS 256u     /* of the process: database, spool, store, log */
+#define HTTP_EVICT_IDLE_MS 5000 /* at the limit, connections idle for longer make room */
+#define HTTP_PEAK_ROUNDS 32u    /* flushes until a peak of waiting requests is forgotten */
 #define HTTP_WAIT_MS 10000
 #define HTTP_LINGERING_WAIT_MS 10
-#define HTTP_QUEUE_TAKEN_MAX (2u * LISTENER_BACKLOG) /* accepted at most when a drain begins */
+#if MHD_VERSION >= 0x00097707
+#define HTTP_MHD_ONE_THREAD MHD_USE_NO_THREAD_SAFETY
+#else
+#define HTTP_MHD_ONE_THREAD 0 /* an external loop implies it */
+#endif
 
 /* ---- rings ---- */
 
@@ -134,6 +137,7 @@ static void *open_conn(struct http *http, struct MHD_Connection *connection)
     conn->connection = connection;
     conn->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
     http_ring_init(&conn->ring);
+    conn->unsure = http->adopting && !http_bytes_taken(conn->fd, &conn->bytes_used);
     http->connections++;
     if (http->connections > http->config.connections_max) {
         conn->surplus = true;
@@ -143,15 +147,24 @@ static void *open_conn(struct http *http, struct MHD_Connection *connection)
     return conn;
 }
 
+void http_leave(struct http_conn *conn)
+{
+    leave_state(conn);
+    conn->http->connections--;
+}
+
 static void close_conn(struct http_conn *conn)
 {
     struct http *http = conn->http;
+    if (conn->passed) {
+        free_conn(conn);
+        return;
+    }
     /* Closing right after an answer is the plain case; all others may meet a client that sends. */
     if (conn->completed_round != http->round || conn->refused || http->draining) {
         http_linger_keep(&http->linger, conn->fd, http->now_ms);
     }
-    leave_state(conn);
-    conn->http->connections--;
+    http_leave(conn);
     conn->connection = NULL;
     if (conn->state == HTTP_WAITING && !conn->job_done) {
         return; /* http_return frees it */
@@ -249,8 +262,9 @@ static enum rc start_daemon(struct http *http, struct err *err)
     const struct http_config *config = &http->config;
     MHD_set_panic_func(panic_mhd, NULL);
     http->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_USE_TURBO | MHD_USE_ERROR_LOG, 0, NULL, NULL, http_handle, http,
-        MHD_OPTION_EXTERNAL_LOGGER, log_mhd, NULL, MHD_OPTION_LISTEN_SOCKET, config->listener->fd,
+        MHD_USE_EPOLL | MHD_USE_TURBO | MHD_USE_ERROR_LOG | MHD_USE_NO_LISTEN_SOCKET |
+            HTTP_MHD_ONE_THREAD,
+        0, NULL, NULL, http_handle, http, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, NULL,
         MHD_OPTION_CONNECTION_LIMIT, config->connections_max + HTTP_SURPLUS_CONNECTIONS,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_POOL_BYTES, MHD_OPTION_CONNECTION_TIMEOUT,
         config->idle_timeout_s, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
@@ -294,9 +308,6 @@ void http_destroy(struct http *http)
     if (http != NULL) {
         ASSERT(http->gathered == 0 && http->away == 0);
         if (http->daemon != NULL) {
-            if (!http->draining) { /* else the listening socket would be closed with it */
-                (void)MHD_quiesce_daemon(http->daemon);
-            }
             MHD_stop_daemon(http->daemon);
         }
         http_linger_close_all(&http->linger);
@@ -319,6 +330,9 @@ bool http_run(struct http *http, int64_t now_ms)
     http_linger_run(&http->linger, now_ms);
     if (MHD_run(http->daemon) != MHD_YES) {
         log_error("http", "libmicrohttpd does not run  errno=%d", errno);
+    }
+    if (http->passing) {
+        http_pass_idle(http);
     }
     if (MHD_get_timeout(http->daemon, &timeout_ms) != MHD_YES || timeout_ms > 0) {
         return false;
@@ -380,40 +394,17 @@ int http_timeout_ms(struct http *http)
 
 /* ---- drain ---- */
 
-/* Takes in the clients whose connections the kernel has accepted for us already. */
-static unsigned accept_rest(struct http *http, int listen_fd)
-{
-    unsigned taken = 0;
-    while (taken < HTTP_QUEUE_TAKEN_MAX) {
-        struct sockaddr_storage address;
-        socklen_t bytes = sizeof address;
-        int fd =
-            accept4(listen_fd, (struct sockaddr *)&address, &bytes, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0) {
-            if (errno == EINTR || errno == ECONNABORTED) {
-                continue;
-            }
-            break;
-        }
-        taken++;
-        if (MHD_add_connection(http->daemon, fd, (struct sockaddr *)&address, bytes) != MHD_YES) {
-            log_debug("http", "a waiting client could not be taken in");
-        }
-    }
-    return taken;
-}
-
 void http_drain(struct http *http, int64_t now_ms)
 {
     if (http->draining) {
         return;
     }
-    int listen_fd = MHD_quiesce_daemon(http->daemon);
     http->draining = true;
+    http->passing = false;
     http->now_ms = now_ms;
     http->drain_since_ms = now_ms;
-    unsigned taken =
-        listen_fd < 0 || http->config.listener->shared ? 0 : accept_rest(http, listen_fd);
+    const struct listener *listener = http->config.listener;
+    unsigned taken = listener->fd < 0 || listener->shared ? 0 : http_accept_rest(http);
     listener_close(http->config.listener);
     log_info("http", "draining  connections=%u idle=%u from_queue=%u", http->connections,
              http->idle_count, taken);
@@ -432,6 +423,11 @@ bool http_is_drained(const struct http *http, int64_t now_ms, int64_t linger_ms)
     int64_t quiet_since_ms =
         http->last_request_ms > http->drain_since_ms ? http->last_request_ms : http->drain_since_ms;
     return http->connections == 0 || now_ms - quiet_since_ms >= linger_ms;
+}
+
+unsigned http_count_passed(const struct http *http)
+{
+    return http->passed;
 }
 
 unsigned http_connections(const struct http *http)

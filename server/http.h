@@ -11,6 +11,9 @@
  *
  * A connection's record holds its job, and outlives the connection while the job is away.
  *
+ * Connections come by http_accept or, with a past in another process, by http_adopt; at a stop they are
+ * passed on (http_begin_passing) or drained (http_drain).
+ *
  * What else is done here and not by MHD: a deadline for slow requests (408), 431 before MHD's memory
  * pool runs out, an answer to surplus connections (503), a drain at stop in which every answer says
  * "Connection: close".
@@ -39,7 +42,7 @@ struct http_backend {
 };
 
 struct http_config {
-    struct listener *listener; /* borrowed until http_destroy */
+    struct listener *listener; /* borrowed until http_destroy; may be without a socket */
     struct http_backend backend;
     unsigned connections_max;
     unsigned idle_timeout_s;
@@ -48,7 +51,7 @@ struct http_config {
 
 struct http;
 
-/* Starts MHD on the listening socket. RC_NOMEM, RC_IO, RC_LIMIT (too few descriptors). */
+/* Starts MHD. RC_NOMEM, RC_IO, RC_LIMIT (too few descriptors). */
 RC_MUST_CHECK enum rc http_create(const struct http_config *config, struct http **http,
                                   struct err *err);
 
@@ -62,6 +65,15 @@ int http_epoll_fd(const struct http *http);
  * waiting for the descriptor. Jobs of new requests gather until http_flush.
  */
 bool http_run(struct http *http, int64_t now_ms);
+
+/* Whether to wait for the listening socket now; false: at the limit, or a stop has begun. */
+bool http_may_accept(const struct http *http);
+
+/* Takes in some of those who wait at the listening socket; never blocks. */
+void http_accept(struct http *http, int64_t now_ms);
+
+/* Takes in a live connection of another process, at a request boundary; takes `fd`. */
+void http_adopt(struct http *http, int fd, int64_t now_ms);
 
 /* How many inserts wait for http_flush, are away at the writer, and were so at most of late. */
 struct http_load {
@@ -84,6 +96,20 @@ int http_timeout_ms(struct http *http);
 void http_sweep(struct http *http, int64_t now_ms);
 
 /*
+ * Stops listening, and passes on each connection that is at a request boundary: now, and after each
+ * http_run. Requests under way are answered as ever. `pass` sends the socket (borrowed) elsewhere and
+ * says whether it could; false: call http_pass_idle when it can again.
+ */
+struct http_passer {
+    void *arg;
+    bool (*pass)(void *arg, int fd);
+};
+void http_begin_passing(struct http *http, const struct http_passer *passer, int64_t now_ms);
+void http_pass_idle(struct http *http);
+
+unsigned http_count_passed(const struct http *http);
+
+/*
  * Stops listening, takes in what waits in the accept queue (unless the socket is shared), and makes
  * every further answer the last of its connection.
  */
@@ -92,7 +118,10 @@ void http_drain(struct http *http, int64_t now_ms);
 /* From here on inserts are refused (503), so that nothing is gathered any more. */
 void http_end_inserts(struct http *http);
 
-/* True once nothing is under way and idle connections have had `linger_ms` for a last request. */
+/*
+ * While draining or passing: true once no connection is left, or nothing is under way and idle ones (of
+ * those passed: the ones that cannot be) have had `linger_ms` for a last request.
+ */
 bool http_is_drained(const struct http *http, int64_t now_ms, int64_t linger_ms);
 
 unsigned http_connections(const struct http *http);

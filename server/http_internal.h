@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * http_internal: what http.c (daemon, connections, drain), http_request.c (one request from its
- * headers to its answer) and http_sweep.c (deadlines) share. Nobody else includes it.
+ * http_internal: what http.c (daemon, connections, drain), http_accept.c and http_pass.c (how connections
+ * come and go), http_request.c (one request from its headers to its answer) and http_sweep.c (deadlines)
+ * share. Nobody else includes it.
  */
 #ifndef HARVEY_SERVER_HTTP_INTERNAL_H
 #define HARVEY_SERVER_HTTP_INTERNAL_H
@@ -18,6 +19,7 @@
  * is cleared after each request (measured: 4 KiB 8.4, 32 KiB 9.1 us per request).
  */
 #define HTTP_POOL_BYTES 8192u
+#define HTTP_SURPLUS_CONNECTIONS 64u                    /* beyond the limit, to be told 503 */
 #define HTTP_HEADER_BYTES_MAX (HTTP_POOL_BYTES - 1024u) /* the rest is for our answer's headers */
 
 enum http_state {
@@ -44,12 +46,15 @@ struct http_conn {
     bool surplus;             /* beyond connections_max: answered 503 */
     bool refused;             /* answered before the request was read to its end */
     bool cut;                 /* shut down by us */
+    bool passed;              /* lives on in another process; MHD has a silent socket instead */
     bool no_timeout;          /* MHD's is off while a job takes long */
     int64_t since_ms;         /* of `state` */
     uint64_t completed_round; /* http.round of its last complete answer */
     struct route route;
     bool body_bad; /* too large */
     size_t body_bytes;
+    bool unsure;              /* bytes_used does not count from the start of the stream */
+    uint64_t bytes_used;      /* of the stream: whole requests, see http_pass.c */
     uint64_t swallowed_bytes; /* of a body beyond its limit */
     char *body; /* ROUTE_BODY_BYTES_MAX bytes once a request had a body; NULL before */
     struct writer_job job;
@@ -68,12 +73,16 @@ struct http {
     uint64_t round;    /* counts http_run */
     int64_t now_ms;    /* of this round */
     uint64_t progress; /* counts events in handlers: a round without one needs no second */
+    bool adopting;     /* while MHD_add_connection runs for a connection with a past */
+    bool passing;
     bool draining;
     bool inserts_ended;
     int64_t drain_since_ms;
     int64_t last_request_ms;
     unsigned connections;
     unsigned idle_count;
+    struct http_passer passer;
+    unsigned passed;
     struct writer_job *newest;
     struct writer_job *oldest;
     unsigned gathered;
@@ -93,6 +102,15 @@ void http_ring_enter(struct http_ring *ring, struct http_conn *conn);
 
 /* Moves the connection to a state and its ring. */
 void http_set_state(struct http_conn *conn, enum http_state state);
+
+/* Takes the connection out of the count and of its ring. */
+void http_leave(struct http_conn *conn);
+
+/* Accepts all that the kernel has accepted for us (a bound apart); how many. */
+unsigned http_accept_rest(struct http *http);
+
+/* How many bytes of the stream were read. False: it cannot be told. */
+bool http_bytes_taken(int fd, uint64_t *taken);
 
 /* MHD's handler: called when headers are complete, for each piece of body, and then until answered. */
 enum MHD_Result http_handle(void *cls, struct MHD_Connection *connection, const char *url,

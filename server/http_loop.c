@@ -30,8 +30,20 @@
 #define LOOP_RUNS_MAX 64         /* of HTTP without looking at other events */
 #define LOOP_DRAIN_LINGER_MS 250 /* for a last request on an idle connection */
 #define LOOP_DRAIN_MAX_MS 2000
+#define LOOP_PASS_QUIET_MS 1000 /* then what is left cannot be passed on */
+#define LOOP_PASS_MAX_MS 5000   /* with the drain below Docker's 10 s */
 
-enum loop_source { LOOP_HTTP, LOOP_WRITER, LOOP_REPLICATOR, LOOP_HEALTH, LOOP_STOP };
+enum loop_source {
+    LOOP_HTTP,
+    LOOP_LISTENER,
+    LOOP_DOOR,
+    LOOP_WRITER,
+    LOOP_REPLICATOR,
+    LOOP_HEALTH,
+    LOOP_STOP,
+};
+
+enum loop_phase { LOOP_SERVES, LOOP_PASSES, LOOP_DRAINS };
 
 struct http_loop {
     struct http_loop_config config;
@@ -42,8 +54,10 @@ struct http_loop {
     atomic_bool cut_short;
     /* the thread's own */
     struct health health;
-    bool draining;
-    int64_t drain_deadline_ms;
+    int listening_fd; /* in the epoll set; -1: none */
+    bool clients_wait;
+    enum loop_phase phase;
+    int64_t phase_deadline_ms;
     int64_t next_sweep_ms;
     int64_t gathered_since_us; /* 0: nothing is gathered */
 };
@@ -63,13 +77,50 @@ static void clear_event(int fd)
     (void)got; /* EAGAIN: somebody cleared it */
 }
 
+/* ---- the listening socket ---- */
+
+/* Waits for clients while they may come; the socket itself may have been replaced by the door. */
+static void keep_listening(struct http_loop *loop)
+{
+    const struct listener *listener = loop->config.listener;
+    int wanted = http_may_accept(loop->config.http) ? listener->fd : -1;
+    if (wanted == loop->listening_fd) {
+        return;
+    }
+    if (loop->listening_fd >= 0) { /* one that was replaced is closed: it has left the set */
+        (void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, loop->listening_fd, NULL);
+    }
+    loop->listening_fd = -1;
+    if (wanted >= 0) {
+        /* siblings wait for the same socket: one of us is woken per client, not all */
+        struct epoll_event event = {.events = EPOLLIN | (listener->shared ? EPOLLEXCLUSIVE : 0u),
+                                    .data.u32 = LOOP_LISTENER};
+        if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, wanted, &event) == 0) {
+            loop->listening_fd = wanted;
+        } else {
+            log_error("http", "cannot listen  errno=%d", errno);
+        }
+    }
+}
+
+static void keep_door(struct http_loop *loop, int64_t now_ms)
+{
+    struct handover *handover = loop->config.handover;
+    struct err err = ERR_INIT;
+    if (handover != NULL && loop->phase == LOOP_SERVES &&
+        handover_join(handover, backend_is_ready(loop->config.backend), now_ms) &&
+        watch(loop, handover_fd(handover), LOOP_DOOR, &err) != RC_OK) {
+        log_error("door", "%s", err.text);
+    }
+}
+
 /* ---- health ---- */
 
 /* The socket may be missing at first (no directory yet) and be moved aside by a restore. */
 static void keep_health_socket(struct http_loop *loop)
 {
     struct err err = ERR_INIT;
-    if (loop->draining || health_is_in_place(&loop->health)) {
+    if (loop->phase != LOOP_SERVES || health_is_in_place(&loop->health)) {
         return;
     }
     if (loop->health.fd >= 0) {
@@ -98,9 +149,23 @@ static void answer_health(struct http_loop *loop)
 static void begin_drain(struct http_loop *loop)
 {
     int64_t now_ms = clk_monotonic_ms();
-    loop->draining = true;
-    loop->drain_deadline_ms = now_ms + LOOP_DRAIN_MAX_MS;
+    loop->phase = LOOP_DRAINS;
+    loop->phase_deadline_ms = now_ms + LOOP_DRAIN_MAX_MS;
     http_drain(loop->config.http, now_ms);
+}
+
+static void begin_stop(struct http_loop *loop)
+{
+    int64_t now_ms = clk_monotonic_ms();
+    if (loop->phase != LOOP_SERVES) {
+        return;
+    }
+    if (loop->config.handover == NULL || !handover_leave(loop->config.handover, now_ms)) {
+        begin_drain(loop);
+        return;
+    }
+    loop->phase = LOOP_PASSES;
+    loop->phase_deadline_ms = now_ms + LOOP_PASS_MAX_MS;
 }
 
 static void handle_event(struct http_loop *loop, enum loop_source source)
@@ -109,6 +174,12 @@ static void handle_event(struct http_loop *loop, enum loop_source source)
     switch (source) {
     case LOOP_HTTP:
         break; /* http_run follows in any case */
+    case LOOP_LISTENER:
+        loop->clients_wait = true; /* after http_run: who has left makes room for them */
+        break;
+    case LOOP_DOOR:
+        handover_run(config->handover, clk_monotonic_ms());
+        break;
     case LOOP_WRITER:
         clear_event(writer_event_fd(config->writer));
         http_return(config->http, writer_collect(config->writer));
@@ -124,9 +195,7 @@ static void handle_event(struct http_loop *loop, enum loop_source source)
         break;
     case LOOP_STOP:
         clear_event(loop->stop_fd);
-        if (!loop->draining) {
-            begin_drain(loop);
-        }
+        begin_stop(loop);
         break;
     }
 }
@@ -146,7 +215,8 @@ static int64_t flush_or_linger(struct http_loop *loop)
         loop->gathered_since_us = now_us;
     }
     int64_t left_us = loop->gathered_since_us + LOOP_LINGER_US - now_us;
-    if (load.away == 0 && load.gathered < load.recent_peak && left_us > 0 && !loop->draining) {
+    if (load.away == 0 && load.gathered < load.recent_peak && left_us > 0 &&
+        loop->phase == LOOP_SERVES) {
         return left_us;
     }
     http_flush(loop->config.http);
@@ -174,8 +244,14 @@ static int64_t wait_us(struct http_loop *loop, bool more, int64_t linger_us, int
     if (http_connections(loop->config.http) > 0 && (loop->next_sweep_ms - now_ms) * 1000 < wait) {
         wait = loop->next_sweep_ms > now_ms ? (loop->next_sweep_ms - now_ms) * 1000 : 0;
     }
-    if (loop->draining && wait > 10000) {
+    if (loop->phase != LOOP_SERVES && wait > 10000) {
         wait = 10000;
+    }
+    if (loop->config.handover != NULL && loop->phase == LOOP_SERVES) {
+        int64_t due_ms = handover_join_due_ms(loop->config.handover) - now_ms;
+        if (due_ms < wait / 1000) {
+            wait = due_ms > 0 ? due_ms * 1000 : 0;
+        }
     }
     return wait;
 }
@@ -193,23 +269,35 @@ static void wait_for_events(struct http_loop *loop, int64_t for_us)
     }
 }
 
-/* Runs HTTP until it has nothing to do at once; true when it was cut off before that. */
+/* Runs HTTP until it has nothing to do at once, or for a while; true: there is more to do at once. */
 static bool run_http(struct http_loop *loop, int64_t now_ms)
 {
     bool more = true;
     for (unsigned i = 0; more && i < LOOP_RUNS_MAX; i++) {
         more = http_run(loop->config.http, now_ms);
     }
+    if (loop->clients_wait && http_may_accept(loop->config.http)) {
+        http_accept(loop->config.http, now_ms);
+        more = true;
+    }
+    loop->clients_wait = false;
     return more;
 }
 
+/* Also goes on from one phase of the stop to the next. */
 static bool is_finished(struct http_loop *loop, int64_t now_ms)
 {
-    if (!loop->draining) {
+    if (loop->phase == LOOP_SERVES) {
         return false;
     }
-    return http_is_drained(loop->config.http, now_ms, LOOP_DRAIN_LINGER_MS) ||
-           now_ms >= loop->drain_deadline_ms || atomic_load(&loop->cut_short);
+    int64_t quiet_ms = loop->phase == LOOP_PASSES ? LOOP_PASS_QUIET_MS : LOOP_DRAIN_LINGER_MS;
+    bool over = http_is_drained(loop->config.http, now_ms, quiet_ms) ||
+                now_ms >= loop->phase_deadline_ms || atomic_load(&loop->cut_short);
+    if (over && loop->phase == LOOP_PASSES && http_connections(loop->config.http) > 0) {
+        begin_drain(loop); /* the rest cannot be passed */
+        over = atomic_load(&loop->cut_short);
+    }
+    return over;
 }
 
 /* What is still away at the writer must come back: its jobs live in our records. */
@@ -231,7 +319,9 @@ static void *http_thread_main(void *arg)
     keep_health_socket(loop);
     for (;;) {
         int64_t now_ms = clk_monotonic_ms();
+        keep_door(loop, now_ms);
         bool more = run_http(loop, now_ms);
+        keep_listening(loop);
         int64_t linger_us = flush_or_linger(loop);
         if (is_finished(loop, now_ms)) {
             break;
@@ -244,7 +334,8 @@ static void *http_thread_main(void *arg)
         wait_for_events(loop, wait_us(loop, more, linger_us, now_ms));
     }
     collect_rest(loop);
-    log_info("http", "drained  connections_cut=%u", http_connections(loop->config.http));
+    log_info("http", "drained  connections_passed=%u connections_cut=%u",
+             http_count_passed(loop->config.http), http_connections(loop->config.http));
     backend_close_reader(loop->config.backend);
     health_close(&loop->health);
     return NULL;
@@ -262,6 +353,7 @@ enum rc http_loop_create(const struct http_loop_config *config, struct http_loop
     }
     made->config = *config;
     made->health = (struct health)HEALTH_INIT;
+    made->listening_fd = -1;
     made->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     made->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     enum rc rc = RC_OK;

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * http_loop: the http thread. One epoll over libmicrohttpd's own descriptor, the writer's and the
- * replicator's events, the health socket and the stop request; between two waits it runs HTTP, hands
+ * http_loop: the http thread. One epoll over libmicrohttpd's own descriptor, the listening socket, the
+ * door, the writer's and the replicator's events, the health socket and the stop request; between two waits it runs HTTP, hands
  * gathered inserts to the writer and takes answered ones back.
  *
- * Stop, in this order: no longer ready; no longer listening; what waits in the accept queue and what
+ * Stop behind a door: no longer ready; no longer listening; connections are passed on as they come to a
+ * request's end. What cannot be passed is drained.
+ *
+ * Drain, in this order: no longer ready; no longer listening; what waits in the accept queue and what
  * is under way is answered, each with "Connection: close"; connections without a request get
  * a moment for one that is on its way; then everything is closed and the thread ends.
  *
@@ -16,13 +19,17 @@
 #include "base/err.h"
 #include "replicator/replicator.h"
 #include "server/backend.h"
+#include "server/handover.h"
 #include "server/http.h"
+#include "server/listener.h"
 #include "server/writer.h"
 
 #include <stdbool.h>
 
 struct http_loop_config { /* all borrowed */
     struct http *http;
+    struct listener *listener;
+    struct handover *handover; /* NULL: no door */
     struct backend *backend;
     struct writer *writer;
     struct replicator *replicator;

@@ -283,6 +283,7 @@ static enum MHD_Result start_request(struct http_conn *conn, const char *url, co
     (void)MHD_get_connection_values(connection, MHD_HEADER_KIND, note_header, &request);
     (void)MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, note_header, &request);
     conn->route = route_decide(&request);
+    conn->bytes_used += header_size->header_size;
     conn->body_bytes = 0;
     conn->body_bad = false;
     conn->swallowed_bytes = 0;
@@ -314,6 +315,7 @@ static enum MHD_Result take_body(struct http_conn *conn, const char *bytes, size
 {
     size_t count = *bytes_count;
     *bytes_count = 0;
+    conn->bytes_used += count;
     if (conn->body == NULL || count > ROUTE_BODY_BYTES_MAX - conn->body_bytes) {
         conn->body_bad = true; /* only a chunked one gets here: its size was not announced */
         conn->swallowed_bytes += count;

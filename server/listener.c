@@ -221,6 +221,19 @@ static bool take_inherited(struct listener *listener, char *const *environment)
     return true;
 }
 
+void listener_take(struct listener *listener, int fd)
+{
+    listener_close(listener);
+    int flags = fcntl(fd, F_GETFL);
+    if (flags >= 0) {
+        (void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+    }
+    listener->fd = fd;
+    listener->shared = true;
+    listener->unix_path[0] = '\0';
+    name_socket(listener);
+}
+
 enum rc listener_open(struct listener *listener, const char *address, char *const *environment,
                       struct err *err)
 {

@@ -2,12 +2,13 @@
 /*
  * listener: the one place where the app's listening socket comes from. In this order: a socket that
  * systemd hands over (LISTEN_FDS, sd_listen_fds(3)), else HARVEY_LISTEN, bound by ourselves:
- * HOST:PORT, [IPV6]:PORT or unix:PATH. The door (seamless releases) becomes a third source here.
+ * HOST:PORT, [IPV6]:PORT or unix:PATH. Behind a door (HARVEY_DOOR_SOCKET) none is opened: handover.c brings
+ * the door's, when it comes.
  *
  * A socket is `shared` when somebody else holds it too: what waits in its queue at our stop is then
  * left for the next process instead of being accepted.
  *
- * Thread: main opens; the http thread uses and closes.
+ * Thread: main opens; the http thread uses, replaces and closes.
  */
 #ifndef HARVEY_SERVER_LISTENER_H
 #define HARVEY_SERVER_LISTENER_H
@@ -40,6 +41,9 @@ RC_MUST_CHECK enum rc listener_check_address(const char *address, struct err *er
  */
 RC_MUST_CHECK enum rc listener_open(struct listener *listener, const char *address,
                                     char *const *environment, struct err *err);
+
+/* Uses `fd` (taken; shared, non-blocking from now on) instead of the socket it has, if any. */
+void listener_take(struct listener *listener, int fd);
 
 /* Closes the socket and removes a Unix socket's name. Legal twice. */
 void listener_close(struct listener *listener);

@@ -13,6 +13,7 @@
 #include "server/backend.h"
 #include "server/config.h"
 #include "server/db.h"
+#include "server/handover.h"
 #include "server/health.h"
 #include "server/http.h"
 #include "server/http_loop.h"
@@ -59,6 +60,7 @@ struct server {
     struct writer *writer;
     struct backend *backend;
     struct http *http;
+    struct handover *handover;
     struct http_loop *loop;
     int signal_fd;
     /* while stopping */
@@ -274,10 +276,19 @@ static enum rc make_http(struct server *server, struct err *err)
         .request_timeout_s = (unsigned)config->request_timeout_s,
     };
     enum rc rc = http_create(&settings, &server->http, err);
+    if (rc == RC_OK && config->door_socket[0] != '\0') {
+        const struct handover_config door = {.door_path = config->door_socket,
+                                             .pass_connections = config->door_drain == 0,
+                                             .http = server->http,
+                                             .listener = &server->listener};
+        rc = handover_create(&door, &server->handover, err);
+    }
     if (rc != RC_OK) {
         return rc;
     }
     const struct http_loop_config loop = {.http = server->http,
+                                          .listener = &server->listener,
+                                          .handover = server->handover,
                                           .backend = server->backend,
                                           .writer = server->writer,
                                           .replicator = server->replicator,
@@ -294,7 +305,12 @@ static enum rc check_directories(struct server *server, struct err *err)
 
 static enum rc open_listener(struct server *server, struct err *err)
 {
-    return listener_open(&server->listener, server->config.listen, environ, err);
+    const struct config *config = &server->config;
+    if (config->door_socket[0] != '\0') {
+        (void)snprintf(server->listener.address, sizeof server->listener.address, "the door's");
+        return RC_OK; /* handover.c brings it */
+    }
+    return listener_open(&server->listener, config->listen, environ, err);
 }
 
 static enum rc start_writer(struct server *server, struct err *err)
@@ -409,6 +425,7 @@ static void stop_all(struct server *server)
 static void free_all(struct server *server)
 {
     http_loop_destroy(server->loop);
+    handover_destroy(server->handover);
     http_destroy(server->http);
     backend_destroy(server->backend);
     writer_destroy(server->writer);
