@@ -14,7 +14,7 @@ SECONDS ?= 60
 PREFIX  ?= /usr/local
 JOBS    ?= $(shell nproc)
 # Read by the scripts, where they are set: how the stack runs (compose/stack.sh).
-export PORT COMPOSE STACK COMPOSE_CMD MINIO_IMAGE SERVER_IMAGE N
+export PORT COMPOSE STACK COMPOSE_CMD MINIO_IMAGE SERVER_IMAGE N RATE MODE METHOD SVG
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -70,6 +70,7 @@ LINK  = $(CC) $(OPT) -pthread $(LDFLAGS) -Wl,--as-needed -o $@ $(filter %.o,$^)
 objs = $(patsubst %.c,$B/obj/%.o,$(sort $(filter-out $(2),$(wildcard $(1)))))
 
 BASE       := $(call objs,base/*.c)
+PLAIN      := $(call objs,base/*.c,base/hash.c)
 ARCHIVE    := $(call objs,archive/*.c)
 REPLICATOR := $(call objs,replicator/*.c)
 RESTORER   := $(call objs,restorer/*.c,restorer/restore_main.c)
@@ -87,8 +88,10 @@ PROGRAMS := $(if $(wildcard server/server_main.c),server) \
 
 $B/bin/server:   $(ALL_ROOMS) $(call objs,server/server_main.c)
 $B/bin/restore:  $(BASE) $(ARCHIVE) $(RESTORER) $(call objs,restorer/restore_main.c)
-$B/bin/door:     $(BASE) $(DOOR) $(call objs,door/door_main.c)
-$B/bin/openloop: $(BASE) $(call objs,tests/bench/openloop*.c)
+# These two stand on the C library alone: the door's image has nothing else in it.
+$B/bin/door:     $(PLAIN) $(DOOR) $(call objs,door/door_main.c)
+$B/bin/openloop: $(PLAIN) $(call objs,tests/bench/openloop*.c)
+$B/bin/door $B/bin/openloop: private LIBS := -lm -lpthread
 $(PROGRAMS:%=$B/bin/%):
 	@mkdir -p $(@D)
 	$(LINK) $(LIBS)
@@ -147,18 +150,19 @@ demo: ## the whole story natively, asserted: write, kill, wipe, restore, compare
 	@$(MAKE) -s -j$(JOBS) build
 	@tests/demo.sh bin
 
-.PHONY: up down logs ps hammer status disaster restore release rolling-release
+.PHONY: up down logs ps hammer hammer-open status disaster restore release rolling-release
 up: ## starts the stack (COMPOSE=NAME, STACK=native, PORT=8080) and waits until it is healthy
 down: ## stops the stack; its volumes stay
 logs: ## the stack's log
 ps: ## the stack's processes
 hammer: ## ten seconds of load, then the rows written and the lag
+hammer-open: bin/openloop ## a fixed rate for ten seconds, no retry (RATE=1000 MODE=busy|idle|fresh METHOD=POST SVG=)
 status: ## rows, role, lag
 disaster: ## kills every server and deletes its data; the backup stays
 restore: ## ./restore --to-latest, then the server again
 release: ## recreates the server every 2 s, until Ctrl-C or N= rounds
 rolling-release: ## the same, one sibling after the other
-up down logs ps hammer status disaster restore release rolling-release:
+up down logs ps hammer hammer-open status disaster restore release rolling-release:
 	@compose/stack.sh $@
 
 .PHONY: unit-build unit test check

@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The stack that `make up` starts, on Docker Compose or natively, and what can be done to it.
-# usage: stack.sh up|down|logs|ps|hammer|status|disaster|restore|release|rolling-release
+# usage: stack.sh up|down|logs|ps|hammer|hammer-open|status|disaster|restore|release|rolling-release
 # Environment: STACK=native|compose, COMPOSE=FILE or NAME, COMPOSE_CMD, PORT, N (rounds), MINIO_IMAGE,
-# SERVER_IMAGE (prebuilt ones). Without them every command follows the record in .harvey-stack.
+# SERVER_IMAGE (prebuilt ones), RATE, MODE, METHOD, SVG (of hammer-open). Without them every command follows the record in .harvey-stack.
 set -eu
 cd "$(dirname "$0")/.."
 # shellcheck source-path=SCRIPTDIR/..
@@ -66,8 +66,13 @@ build_image() {
 }
 
 make_images() {
+    compose/base-image.sh "$base"
+    for image in door caddy; do
+        if has_service "$image"; then
+            build_image "harvey-$image" --build-arg "BASE=$base" -f "compose/$image.Dockerfile" .
+        fi
+    done
     if [ -z "${SERVER_IMAGE:-}" ]; then
-        compose/base-image.sh "$base"
         build_image harvey-server --build-arg "BASE=$base" -f compose/Dockerfile .
     fi
     if has_service minio && [ -z "${MINIO_IMAGE:-}" ]; then
@@ -235,6 +240,14 @@ hammer() {
     say "the archive does not have them all yet: make status shows the lag"
 }
 
+# At a fixed rate, whatever the server does: what a release does to those who do not wait for it.
+hammer_open() {
+    svg=${SVG:-hammer-open.svg}
+    ${OPENLOOP:-bin/openloop} --host 127.0.0.1 --port "$port" --rate "${RATE:-1000}" \
+        --seconds "${HAMMER_S:-10}" --mode "${MODE:-busy}" --method "${METHOD:-POST}" --body hello \
+        --rows-from-status --svg "$svg"
+}
+
 disaster() {
     if [ "$stack" = native ]; then
         native_disaster
@@ -311,8 +324,9 @@ rolling_release() {
 command=${1:-}
 choose_stack
 case $command in
+hammer-open) hammer_open ;;
 up | down | logs | hammer | status | disaster | restore | release) "$command" ;;
 ps) ps_ ;;
 rolling-release) rolling_release ;;
-*) die "usage: $0 up|down|logs|ps|hammer|status|disaster|restore|release|rolling-release" ;;
+*) die "usage: $0 up|down|logs|ps|hammer|hammer-open|status|disaster|restore|release|rolling-release" ;;
 esac
