@@ -168,6 +168,11 @@ void backend_follow(struct backend *backend)
 
 static bool http_is_ready(void *arg)
 {
+    return backend_is_ready(arg);
+}
+
+static bool http_may_insert(void *arg)
+{
     return is_open(arg); /* while draining too: what has arrived is served */
 }
 
@@ -225,6 +230,7 @@ struct http_backend backend_for_http(struct backend *backend)
 {
     return (struct http_backend){.arg = backend,
                                  .is_ready = http_is_ready,
+                                 .may_insert = http_may_insert,
                                  .describe = http_describe,
                                  .status = http_status,
                                  .submit = http_submit};

@@ -31,6 +31,7 @@ struct config {
     int64_t snapshot_interval_s;
     int64_t spool_bytes_max;
     int64_t stop_timeout_ms;
+    int64_t drain_delay_ms;
     int64_t connections_max;
     int64_t idle_timeout_s;     /* a connection without a request */
     int64_t request_timeout_s;  /* from a request's first byte to its last */

@@ -83,6 +83,8 @@ const struct config_variable config_table[] = {
             "cap of the local spool"),
     INTEGER("HARVEY_STOP_TIMEOUT_MS", stop_timeout_ms, "8000", 0, 600000,
             "how long a stop may go on shipping (below Docker's 10 s)"),
+    INTEGER("HARVEY_DRAIN_DELAY_MS", drain_delay_ms, "0", 0, 60000,
+            "how long a stop serves on while /readyz says no: for a balancer that asks it"),
     INTEGER("HARVEY_CONNECTIONS_MAX", connections_max, "8192", 1, 1000000,
             "open HTTP connections; more are answered 503"),
     INTEGER("HARVEY_IDLE_TIMEOUT_S", idle_timeout_s, "30", 1, 86400,

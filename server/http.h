@@ -34,7 +34,8 @@
 /* What answers depend on; backend.c, or a stand-in in tests. */
 struct http_backend {
     void *arg;
-    bool (*is_ready)(void *arg); /* cheap: asked for each insert */
+    bool (*is_ready)(void *arg);   /* what /readyz says: false once a stop has begun */
+    bool (*may_insert)(void *arg); /* cheap: asked for each insert; true during a stop's drain */
     /* Why not, or why the last batch failed, as one line of text. */
     void (*describe)(void *arg, bool failed_batch, char *text, size_t text_bytes);
     enum rc (*status)(void *arg, bool json, unsigned connections, struct buf *out, struct err *err);

@@ -14,6 +14,7 @@
 #include "server/status.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -43,7 +44,7 @@ enum loop_source {
     LOOP_STOP,
 };
 
-enum loop_phase { LOOP_SERVES, LOOP_PASSES, LOOP_DRAINS };
+enum loop_phase { LOOP_SERVES, LOOP_LINGERS, LOOP_PASSES, LOOP_DRAINS };
 
 struct http_loop {
     struct http_loop_config config;
@@ -154,18 +155,31 @@ static void begin_drain(struct http_loop *loop)
     http_drain(loop->config.http, now_ms);
 }
 
-static void begin_stop(struct http_loop *loop)
+static void begin_leaving(struct http_loop *loop)
 {
     int64_t now_ms = clk_monotonic_ms();
-    if (loop->phase != LOOP_SERVES) {
-        return;
-    }
     if (loop->config.handover == NULL || !handover_leave(loop->config.handover, now_ms)) {
         begin_drain(loop);
         return;
     }
     loop->phase = LOOP_PASSES;
     loop->phase_deadline_ms = now_ms + LOOP_PASS_MAX_MS;
+}
+
+/* A balancer that asks /readyz takes a while to learn that it says no: until then we serve as ever. */
+static void begin_stop(struct http_loop *loop)
+{
+    if (loop->phase != LOOP_SERVES) {
+        return;
+    }
+    if (loop->config.drain_delay_ms == 0) {
+        begin_leaving(loop);
+        return;
+    }
+    loop->phase = LOOP_LINGERS;
+    loop->phase_deadline_ms = clk_monotonic_ms() + loop->config.drain_delay_ms;
+    log_info("http", "not ready, serving on for the balancer  drain_delay_ms=%" PRId64,
+             loop->config.drain_delay_ms);
 }
 
 static void handle_event(struct http_loop *loop, enum loop_source source)
@@ -288,6 +302,12 @@ static bool run_http(struct http_loop *loop, int64_t now_ms)
 static bool is_finished(struct http_loop *loop, int64_t now_ms)
 {
     if (loop->phase == LOOP_SERVES) {
+        return false;
+    }
+    if (loop->phase == LOOP_LINGERS) {
+        if (now_ms >= loop->phase_deadline_ms || atomic_load(&loop->cut_short)) {
+            begin_leaving(loop);
+        }
         return false;
     }
     int64_t quiet_ms = loop->phase == LOOP_PASSES ? LOOP_PASS_QUIET_MS : LOOP_DRAIN_LINGER_MS;

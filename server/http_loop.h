@@ -34,6 +34,7 @@ struct http_loop_config { /* all borrowed */
     struct writer *writer;
     struct replicator *replicator;
     const char *database_path; /* of the health socket */
+    int64_t drain_delay_ms;    /* between "not ready" and the stop */
 };
 
 struct http_loop;

@@ -154,7 +154,7 @@ static enum MHD_Result gather(struct http_conn *conn)
     if (conn->body_bytes > 0 && !route_is_text(conn->body, conn->body_bytes)) {
         return queue_answer(conn, ROUTE_BAD_TEXT, false);
     }
-    if (http->inserts_ended || !backend->is_ready(backend->arg)) {
+    if (http->inserts_ended || !backend->may_insert(backend->arg)) {
         return answer_not_ready(conn);
     }
     conn->job = (struct writer_job){

@@ -292,7 +292,8 @@ static enum rc make_http(struct server *server, struct err *err)
                                           .backend = server->backend,
                                           .writer = server->writer,
                                           .replicator = server->replicator,
-                                          .database_path = config->database_path};
+                                          .database_path = config->database_path,
+                                          .drain_delay_ms = config->drain_delay_ms};
     return http_loop_create(&loop, &server->loop, err);
 }
 

@@ -73,6 +73,18 @@ def test_stop__idle_and_at_once_after_the_start(scene, archive):
     scene.restore_aside(archive).expect(0)
 
 
+def test_stop__a_balancer_is_told_first(scene):
+    """HARVEY_DRAIN_DELAY_MS: /readyz says no, and whoever still comes is served as ever."""
+    server = scene.server(None, DRAIN_DELAY_MS=60000).start_ready()
+    server.signal(signal.SIGTERM)
+    server.wait_not_ready("stopping")
+    reply = server.request("POST", "/", body="still welcome")
+    assert reply.code == 200 and "close" not in (reply.headers.get("Connection") or "")
+    server.signal(signal.SIGTERM)  # the second one skips the delay
+    assert server.wait() == 0
+    assert len(scene.source()) == 1
+
+
 def test_stop__while_waiting_for_a_restore(scene):
     archive = scene.archive("dir")
     server = scene.server(archive).start_ready()
