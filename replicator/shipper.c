@@ -825,25 +825,47 @@ void shipper_get_view(struct shipper *s, struct shipper_view *view)
     (void)pthread_mutex_unlock(&s->mutex);
 }
 
+/* The queue's item under this key, or (NULL) the first segment that waits and is not synced. */
+static struct ship_item *ship_find_segment(const struct shipper *s, const char *key)
+{
+    for (struct ship_item *item = s->head; item != NULL; item = item->next) {
+        bool wanted = key != NULL ? strcmp(item->key, key) == 0
+                                  : !item->synced && item->progress != SHIP_DONE;
+        if (item->kind == SHIP_SEGMENT && wanted) {
+            return item;
+        }
+    }
+    return NULL;
+}
+
 enum rc shipper_sync_spool(struct shipper *s, struct err *err)
 {
     /* only the leader adds and only confirmed items leave; keys are copied so that no lock is held */
     for (;;) {
-        char key[OBJECT_KEY_BYTES] = "";
+        char key[OBJECT_KEY_BYTES];
         (void)pthread_mutex_lock(&s->mutex);
-        for (struct ship_item *item = s->head; item != NULL && key[0] == '\0'; item = item->next) {
-            if (item->kind == SHIP_SEGMENT && !item->synced && item->progress != SHIP_DONE) {
-                item->synced = true;
-                memcpy(key, item->key, sizeof key);
-            }
+        struct ship_item *item = ship_find_segment(s, NULL);
+        if (item != NULL) {
+            memcpy(key, item->key, sizeof key);
         }
         (void)pthread_mutex_unlock(&s->mutex);
-        if (key[0] == '\0') {
+        if (item == NULL) {
             return RC_OK;
         }
         enum rc rc = spool_sync(s->spool, key, err);
-        if (rc != RC_OK && rc != RC_NOT_FOUND) { /* not found: confirmed and deleted meanwhile */
-            return rc;
+        if (rc != RC_OK && rc != RC_NOT_FOUND) {
+            return rc; /* not marked: the next call tries it again */
+        }
+        (void)pthread_mutex_lock(&s->mutex);
+        item = ship_find_segment(s, key); /* none: confirmed, and perhaps deleted, meanwhile */
+        if (item != NULL) {
+            item->synced = rc == RC_OK;
+        }
+        (void)pthread_mutex_unlock(&s->mutex);
+        if (item != NULL && rc == RC_NOT_FOUND) {
+            static const char lost[] = "somebody removed it from the spool";
+            (void)ship_conflict(s, SHIPPER_SPOOL_LOST, key, lost, err);
+            return err_set(err, RC_NOT_FOUND, "%s: %s", key, lost);
         }
     }
 }

@@ -132,7 +132,10 @@ void shipper_snapshot_complete(struct shipper *shipper, const struct generation_
 
 void shipper_get_view(struct shipper *shipper, struct shipper_view *view);
 
-/* Syncs the files of all segments that are not confirmed: before a WAL reset. RC_IO. */
+/*
+ * Syncs the files of all segments that are not confirmed: before a WAL reset. RC_IO; RC_NOT_FOUND when
+ * one of them is gone: then the verdict is SHIPPER_SPOOL_LOST.
+ */
 RC_MUST_CHECK enum rc shipper_sync_spool(struct shipper *shipper, struct err *err);
 
 /* Writes the confirmed end into the state and deletes what is confirmed. Called about once a second. RC_IO. */

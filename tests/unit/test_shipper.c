@@ -13,6 +13,7 @@
 #include "base/clk.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define WAIT_MS 30000 /* for what takes milliseconds, or one pause of the back-off */
@@ -576,6 +577,43 @@ static void test_shipper__drain_that_ends_early(void **state)
     assert_true(is_spooled(1));
 }
 
+/* Before the WAL is reset, what waits is synced. What failed once is tried again, not taken as done. */
+static void test_shipper__sync_of_the_spool(void **state)
+{
+    (void)state;
+    move_archive("archive", "away");
+    start_at_the_beginning();
+    check_ok(shipper_sync_spool(shipper, &err)); /* of nothing */
+    add_segment(1);
+    wait_for(view_is_down, "a store that is down"); /* so no lane looks at the spool */
+    move_archive("spool", "spool-away");            /* a disk that cannot be reached for a moment */
+    assert_int_equal(symlink("spool", scratch_path(&scratch, "spool")), 0);
+    check_fails(RC_IO, shipper_sync_spool(shipper, &err));
+    check_fails(RC_IO, shipper_sync_spool(shipper, &err));
+    assert_int_equal(unlink(scratch_path(&scratch, "spool")), 0);
+    move_archive("spool-away", "spool");
+    add_segment(2);
+    check_ok(shipper_sync_spool(shipper, &err));
+    move_archive("away", "archive");
+    drain();
+    check_ok(shipper_sync_spool(shipper, &err));
+}
+
+/* A file that is gone is no reason to reset the WAL: its frames may be nowhere else. */
+static void test_shipper__sync_of_a_file_that_is_gone(void **state)
+{
+    (void)state;
+    char key[OBJECT_KEY_BYTES];
+    move_archive("archive", "away");
+    start_at_the_beginning();
+    add_segment(1);
+    wait_for(view_is_down, "a store that is down");
+    key_no(1, key);
+    check_ok(spool_remove(&spool, key, &err));
+    check_fails(RC_NOT_FOUND, shipper_sync_spool(shipper, &err));
+    check_verdict(SHIPPER_SPOOL_LOST, key);
+}
+
 static void test_shipper__off(void **state)
 {
     (void)state;
@@ -608,6 +646,8 @@ int main(void)
         CASE(test_shipper__idle_epochs),
         CASE(test_shipper__probe),
         CASE(test_shipper__drain_that_ends_early),
+        CASE(test_shipper__sync_of_the_spool),
+        CASE(test_shipper__sync_of_a_file_that_is_gone),
         CASE(test_shipper__off),
 #undef CASE
     };
