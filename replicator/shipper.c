@@ -23,6 +23,7 @@
 #define SHIP_BACKOFF_FIRST_MS 50
 #define SHIP_BACKOFF_CAP_MS 5000
 #define SHIP_DOWN_AFTER_MS 3000 /* failing for that long is called down, not retrying */
+#define SHIP_FENCE_MS 5000      /* how often other hosts are looked for under load */
 #define SHIP_IDLE_WAIT_MS 1000
 #define SHIP_HOUSEKEEP_MS 1000
 #define SHIP_DELETE_MAX 256 /* confirmed files that wait for their deletion at most */
@@ -81,6 +82,7 @@ struct shipper {
     uint64_t confirmed_bytes;
     int64_t failing_since_ms; /* 0 = not failing */
     bool look_needed;         /* an outage was: look before the next put */
+    int64_t looked_ms;        /* when other hosts were looked for */
     bool look_running;
     bool prepared; /* lane 0's handle */
     int64_t housekept_ms;
@@ -400,8 +402,11 @@ static enum rc ship_find_behind(struct ship_lane *lane, const char *prefix, cons
     return rc == RC_EXISTS ? RC_OK : rc;
 }
 
-/* Rows 12 and 14 of the start table, after an outage: before anything is put again. */
-static enum rc ship_look(struct ship_lane *lane, struct err *err)
+/*
+ * Row 12 of the start table, while we lead: has another host begun a generation, or claimed ours? After
+ * an outage row 14 too: before anything is put again, is what was confirmed still there?
+ */
+static enum rc ship_look(struct ship_lane *lane, bool after_outage, struct err *err)
 {
     struct shipper *s = lane->shipper;
     char prefix[OBJECT_KEY_BYTES];
@@ -417,7 +422,7 @@ static enum rc ship_look(struct ship_lane *lane, struct err *err)
     (void)pthread_mutex_unlock(&s->mutex);
 
     /* a bucket may have been deleted and is made anew; a directory that is gone is an unmounted disk */
-    enum rc rc = store_prepare(lane->store, s->config->is_s3, err);
+    enum rc rc = after_outage ? store_prepare(lane->store, s->config->is_s3, err) : RC_OK;
     if (rc != RC_OK || birth.generation_number == 0) {
         return rc;
     }
@@ -433,10 +438,10 @@ static enum rc ship_look(struct ship_lane *lane, struct err *err)
     }
     if (rc == RC_OK && found[0] != '\0') {
         return ship_conflict(s, SHIPPER_CONFLICT, found,
-                             "the archive holds this after an outage, and it is not ours", err);
+                             "the archive holds this, and it is not ours", err);
     }
     uint64_t bytes;
-    if (rc == RC_OK && last[0] != '\0' &&
+    if (rc == RC_OK && after_outage && last[0] != '\0' &&
         (rc = store_head(lane->store, last, &bytes, err)) == RC_NOT_FOUND) {
         return ship_conflict(s, SHIPPER_STORE_LOST, last,
                              "the store lost this object, which it had confirmed", err);
@@ -516,18 +521,26 @@ static enum rc ship_do_item(struct ship_lane *lane, struct ship_item *item, stru
     return rc;
 }
 
-/* The look after an outage, by one lane; called and returns with the mutex held. */
+/* Other hosts are looked for while we put something, and never when idle. */
+static bool ship_fence_due(const struct ship_lane *lane)
+{
+    return lane->number == 0 && clk_monotonic_ms() - lane->shipper->looked_ms >= SHIP_FENCE_MS;
+}
+
+/* A look, by one lane; called and returns with the mutex held. */
 static enum rc ship_do_look(struct ship_lane *lane, struct err *err)
 {
     struct shipper *s = lane->shipper;
+    bool after_outage = s->look_needed;
     s->look_running = true;
     (void)pthread_mutex_unlock(&s->mutex);
-    enum rc rc = ship_look(lane, err);
+    enum rc rc = ship_look(lane, after_outage, err);
     (void)pthread_mutex_lock(&s->mutex);
     s->look_running = false;
     ship_count_requests(lane);
     if (rc == RC_OK) {
-        s->look_needed = false;
+        s->look_needed = s->look_needed && !after_outage;
+        s->looked_ms = clk_monotonic_ms();
     }
     if (s->view.verdict == SHIPPER_GOES_ON && rc != RC_STOPPED) {
         ship_note_result(s, rc, err);
@@ -569,9 +582,10 @@ static void *ship_lane_thread_main(void *arg)
     while (!s->stopping) {
         enum rc rc = RC_OK;
         struct ship_item *item = ship_take(s, lane->number);
-        if (item != NULL) {
+        if (item != NULL && !ship_fence_due(lane)) {
             rc = ship_do_item(lane, item, &err);
-        } else if (s->look_needed && lane->number == 0 && s->view.verdict == SHIPPER_GOES_ON) {
+        } else if ((item != NULL || s->look_needed) && lane->number == 0 &&
+                   s->view.verdict == SHIPPER_GOES_ON) {
             rc = ship_do_look(lane, &err);
         } else if (ship_housekeep_due(s)) {
             (void)pthread_mutex_unlock(&s->mutex);
@@ -609,6 +623,7 @@ enum rc shipper_create(const struct store_config *config, struct spool *spool, s
     s->spool = spool;
     s->state = state;
     s->view.store_state = config->off ? STORE_OFF : STORE_OK;
+    s->looked_ms = clk_monotonic_ms(); /* the start has looked just now */
     stop_init(&s->call_stop);
     pthread_condattr_t attributes;
     ASSERT(pthread_condattr_init(&attributes) == 0);
