@@ -233,6 +233,37 @@ static void test_start_spool__cut_inside_a_transaction(void **state)
     check_cut(3, SEGMENT_CONTINUES);
 }
 
+/* A segment that ends inside a transaction, with a time for each capture pass: what is left says both. */
+static void check_cut_of_two_passes(uint32_t have, uint32_t time_count, uint32_t commit_pages)
+{
+    char key[OBJECT_KEY_BYTES];
+    sample_header(&wal, 1, 1, 5, header);
+    header->times[0] = (struct segment_time){2, SAMPLE_UNIX_MS - 10};
+    header->times[1] = (struct segment_time){5, SAMPLE_UNIX_MS};
+    header->time_count = 2;
+    spool_header(&wal, key);
+    read_chain(point_at(have), false);
+    const uint32_t ranges[][2] = {{have + 1, 5}};
+    check_chain(1, ranges, point_at(5));
+    read_cut(header);
+    assert_int_equal(header->time_count, time_count);
+    assert_int_equal(header->times[0].frame_no, time_count == 2 ? 2 : 5);
+    assert_int_equal(header->commit_pages, commit_pages);
+    assert_true((header->flags & SEGMENT_CONTINUED) != 0);
+}
+
+static void test_start_spool__cut_keeps_the_times_of_what_is_left(void **state)
+{
+    (void)state;
+    check_cut_of_two_passes(2, 1, 3);
+}
+
+static void test_start_spool__cut_inside_the_first_pass(void **state)
+{
+    (void)state;
+    check_cut_of_two_passes(1, 2, 3);
+}
+
 /* The same numbers, other frames: nothing of the spool may follow what the archive holds. */
 static void test_start_spool__contradicts_inside(void **state)
 {
@@ -399,6 +430,8 @@ int main(void)
         CASE(test_start_spool__the_archive_has_all),
         CASE(test_start_spool__cut_between_transactions),
         CASE(test_start_spool__cut_inside_a_transaction),
+        CASE(test_start_spool__cut_keeps_the_times_of_what_is_left),
+        CASE(test_start_spool__cut_inside_the_first_pass),
         CASE(test_start_spool__contradicts_inside),
         CASE(test_start_spool__contradicts_by_its_link),
         CASE(test_start_spool__a_hole),
