@@ -3,6 +3,7 @@
 #include "archive/store_config.h"
 
 #include "base/buf.h"
+#include "base/bytes.h"
 #include "base/fsio.h"
 
 #include <stdio.h>
@@ -107,6 +108,9 @@ static enum rc store_config_parse_dir(struct store_config *config, const char *v
     }
     if (count == 0 || !store_config_copy(config->dir, sizeof config->dir, path, count)) {
         return store_config_bad_archive(value, "dir:PATH has a path of 1 to 511 bytes", err);
+    }
+    if (!bytes_is_text(config->dir, count)) { /* the state and the marker name it in JSON */
+        return store_config_bad_archive(value, "the path in dir:PATH is UTF-8", err);
     }
     return RC_OK;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bytes: fixed-width integers in byte strings, and hexadecimal. Everything on disk and in the
+ * bytes: fixed-width integers in byte strings, hexadecimal, UTF-8. Everything on disk and in the
  * bucket is big-endian, as in SQLite's own files, and goes through here: never by casting a struct.
  *
  * Thread: any (pure functions).
@@ -68,6 +68,9 @@ bool bytes_from_hex(const char *hex, size_t count, uint8_t *bytes);
 
 /* Reads `digits` decimal digits, all of them, no sign; false on anything else or above UINT64_MAX. */
 bool bytes_from_decimal(const char *text, size_t digits, uint64_t *value);
+
+/* True for UTF-8 (RFC 3629) without NUL: what may be stored as text. */
+bool bytes_is_text(const char *bytes, size_t count);
 
 /* Fills from the kernel's random source; aborts when there is none (getrandom(2) cannot fail then). */
 void bytes_random(uint8_t *bytes, size_t count);

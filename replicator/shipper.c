@@ -81,10 +81,9 @@ struct shipper {
     uint64_t confirmed_frames; /* confirmed, not archived: no snapshot yet */
     uint64_t confirmed_bytes;
     int64_t failing_since_ms; /* 0 = not failing */
-    bool look_needed;         /* an outage was: look before the next put */
     int64_t looked_ms;        /* when other hosts were looked for */
-    bool look_running;
-    bool prepared; /* lane 0's handle */
+    bool look_needed;         /* an outage was: look before the next put */
+    bool prepared;            /* lane 0's handle */
     int64_t housekept_ms;
     bool housekeeping;
     bool record_is_stale; /* confirmed moved since the state was written */
@@ -532,11 +531,9 @@ static enum rc ship_do_look(struct ship_lane *lane, struct err *err)
 {
     struct shipper *s = lane->shipper;
     bool after_outage = s->look_needed;
-    s->look_running = true;
     (void)pthread_mutex_unlock(&s->mutex);
     enum rc rc = ship_look(lane, after_outage, err);
     (void)pthread_mutex_lock(&s->mutex);
-    s->look_running = false;
     ship_count_requests(lane);
     if (rc == RC_OK) {
         s->look_needed = s->look_needed && !after_outage;

@@ -7,6 +7,8 @@
  */
 #include "server/http_internal.h"
 
+#include "base/bytes.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,7 +153,7 @@ static enum MHD_Result gather(struct http_conn *conn)
 {
     struct http *http = conn->http;
     const struct http_backend *backend = &http->config.backend;
-    if (conn->body_bytes > 0 && !route_is_text(conn->body, conn->body_bytes)) {
+    if (conn->body_bytes > 0 && !bytes_is_text(conn->body, conn->body_bytes)) {
         return queue_answer(conn, ROUTE_BAD_TEXT, false);
     }
     if (http->inserts_ended || !backend->may_insert(backend->arg)) {

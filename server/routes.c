@@ -164,36 +164,3 @@ struct route route_decide(const struct route_request *request)
     route.has_body = request->content_length > 0 || request->chunked;
     return route;
 }
-
-/* The length of the UTF-8 sequence at `bytes`, 0 when it is none; `count` > 0 bytes are there. */
-static size_t utf8_sequence_bytes(const unsigned char *bytes, size_t count)
-{
-    unsigned char first = bytes[0];
-    size_t length = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
-    if (first == 0 || (first >= 0x80 && first < 0xc2) || first > 0xf4 || length > count) {
-        return 0;
-    }
-    for (size_t i = 1; i < length; i++) {
-        if ((bytes[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-    }
-    bool overlong = (first == 0xe0 && bytes[1] < 0xa0) || (first == 0xf0 && bytes[1] < 0x90);
-    bool surrogate = first == 0xed && bytes[1] > 0x9f;
-    bool above = first == 0xf4 && bytes[1] > 0x8f;
-    return overlong || surrogate || above ? 0 : length;
-}
-
-bool route_is_text(const char *bytes, size_t count)
-{
-    const unsigned char *at = (const unsigned char *)bytes;
-    while (count > 0) {
-        size_t length = utf8_sequence_bytes(at, count);
-        if (length == 0) {
-            return false;
-        }
-        at += length;
-        count -= length;
-    }
-    return true;
-}

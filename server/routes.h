@@ -98,7 +98,4 @@ void route_note_argument(struct route_request *request, const char *name, const 
 
 struct route route_decide(const struct route_request *request);
 
-/* True for UTF-8 (RFC 3629) without NUL: what may be stored as text. */
-bool route_is_text(const char *bytes, size_t count);
-
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* bytes: byte order, hexadecimal and decimal; texts end at an unreadable page. */
+/* bytes: byte order, hexadecimal, decimal and UTF-8; texts end at an unreadable page. */
 #include "base/bytes.h"
 
 #include "tests/unit/checks.h"
@@ -99,6 +99,48 @@ static void test_bytes__random_fills_all(void **state)
     assert_true(zeros < 50); /* about 4 are to be expected */
 }
 
+static struct guarded guarded; /* a read past the end of the input faults */
+
+static void check_utf8(const char *bytes, size_t count, bool expected)
+{
+    const char *placed = (const char *)guarded_place(&guarded, bytes, count);
+    assert_int_equal(bytes_is_text(placed, count), expected);
+}
+
+#define TEXT(literal) check_utf8(literal, sizeof(literal) - 1, true)
+#define NO_TEXT(literal) check_utf8(literal, sizeof(literal) - 1, false)
+
+static void test_bytes__utf8(void **state)
+{
+    (void)state;
+    guarded_init(&guarded, 64);
+    TEXT("");
+    TEXT("plain");
+    TEXT("\x01\x7f\t\r\n");
+    TEXT("\xc2\x80\xdf\xbf");
+    TEXT("\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf");
+    TEXT("\xf0\x90\x80\x80\xf4\x8f\xbf\xbf");
+    NO_TEXT("\x00");
+    NO_TEXT("a\x00"
+            "b");
+    NO_TEXT("\x80");
+    NO_TEXT("\xbf");
+    NO_TEXT("\xc0\x80"); /* overlong */
+    NO_TEXT("\xc1\xbf");
+    NO_TEXT("\xe0\x9f\xbf");
+    NO_TEXT("\xf0\x8f\xbf\xbf");
+    NO_TEXT("\xed\xa0\x80");     /* a surrogate */
+    NO_TEXT("\xf4\x90\x80\x80"); /* above U+10FFFF */
+    NO_TEXT("\xf5\x80\x80\x80");
+    NO_TEXT("\xff");
+    NO_TEXT("\xc2"); /* cut */
+    NO_TEXT("\xe2\x82");
+    NO_TEXT("\xf0\x9f\x8e");
+    NO_TEXT("\xc2 ");
+    NO_TEXT("\xe2\x82 ");
+    guarded_deinit(&guarded);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -108,6 +150,7 @@ int main(void)
         cmocka_unit_test(test_bytes__hex_refuses_other_characters),
         cmocka_unit_test(test_bytes__decimal_takes_digits_only),
         cmocka_unit_test(test_bytes__random_fills_all),
+        cmocka_unit_test(test_bytes__utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

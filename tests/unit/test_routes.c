@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* routes: the table of answers, what is refused before it is read, and UTF-8, without any HTTP. */
+/* routes: the table of answers, what is refused before it is read, without any HTTP. */
 #include "server/routes.h"
 
 #include "tests/unit/checks.h"
-#include "tests/unit/guarded.h"
 
 static struct route_request request_of(const char *method, const char *path)
 {
@@ -171,48 +170,6 @@ static void test_routes__every_fixed_answer_is_whole(void **state)
     }
 }
 
-static struct guarded guarded; /* a read past the end of the input faults */
-
-static void check_utf8(const char *bytes, size_t count, bool expected)
-{
-    const char *placed = (const char *)guarded_place(&guarded, bytes, count);
-    assert_int_equal(route_is_text(placed, count), expected);
-}
-
-#define TEXT(literal) check_utf8(literal, sizeof(literal) - 1, true)
-#define NO_TEXT(literal) check_utf8(literal, sizeof(literal) - 1, false)
-
-static void test_routes__utf8(void **state)
-{
-    (void)state;
-    guarded_init(&guarded, 64);
-    TEXT("");
-    TEXT("plain");
-    TEXT("\x01\x7f\t\r\n");
-    TEXT("\xc2\x80\xdf\xbf");
-    TEXT("\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf");
-    TEXT("\xf0\x90\x80\x80\xf4\x8f\xbf\xbf");
-    NO_TEXT("\x00");
-    NO_TEXT("a\x00"
-            "b");
-    NO_TEXT("\x80");
-    NO_TEXT("\xbf");
-    NO_TEXT("\xc0\x80"); /* overlong */
-    NO_TEXT("\xc1\xbf");
-    NO_TEXT("\xe0\x9f\xbf");
-    NO_TEXT("\xf0\x8f\xbf\xbf");
-    NO_TEXT("\xed\xa0\x80");     /* a surrogate */
-    NO_TEXT("\xf4\x90\x80\x80"); /* above U+10FFFF */
-    NO_TEXT("\xf5\x80\x80\x80");
-    NO_TEXT("\xff");
-    NO_TEXT("\xc2"); /* cut */
-    NO_TEXT("\xe2\x82");
-    NO_TEXT("\xf0\x9f\x8e");
-    NO_TEXT("\xc2 ");
-    NO_TEXT("\xe2\x82 ");
-    guarded_deinit(&guarded);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -224,7 +181,6 @@ int main(void)
         cmocka_unit_test(test_routes__host),
         cmocka_unit_test(test_routes__sizes),
         cmocka_unit_test(test_routes__every_fixed_answer_is_whole),
-        cmocka_unit_test(test_routes__utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -116,6 +116,8 @@ static void test_store_config__refuses_archives(void **state)
     static const char *const bad[] = {
         "backup",
         "dir:",
+        "dir:/a\xff",
+        "dir:/caf\xe9",
         "s3://",
         "s3:///x",
         "s3://ab",
