@@ -8,6 +8,7 @@
 #include "archive/store_dir_internal.h"
 #include "base/bytes.h"
 #include "base/clk.h"
+#include "base/failpoint.h"
 #include "base/fsio.h"
 
 #include <errno.h>
@@ -311,6 +312,7 @@ static enum rc store_dir_put(struct store *store, const char *key, const struct 
     if (rc != RC_OK) {
         return rc;
     }
+    FAILPOINT("store_file_written");
     rc = store_dir_make_parent(dir, path, parent, err);
     if (rc == RC_OK) {
         rc = fsio_rename_new(tmp, path, err);

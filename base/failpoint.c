@@ -28,18 +28,21 @@ static const char *const failpoint_names[] = {
     "freeze_write_held",        /* FREEZE: WRITE held, before the tail is captured */
     "freeze_backfilled",        /* everything backfilled, on k>0 */
     "freeze_at_mark0",          /* at mark 0 with K and WRITE */
-    "freeze_reset_noted",       /* "a reset follows" is durable, WRITE still held */
+    "freeze_reset_noted",       /* "a reset follows" is durable, WRITE still held; START's too */
     "freeze_released",          /* WRITE released, the WAL not yet begun anew */
     "freeze_reset_done",        /* the WAL has begun anew, still at mark 0 */
     "snapshot_opened",          /* the read transaction is open at an exact position */
     "snapshot_copied",          /* the local copy is whole */
+    "snapshot_part_made",       /* some part is made, not yet in the local complete.json */
     "snapshot_parts_made",      /* parts made, the local complete.json not yet */
     "snapshot_part_put",        /* some part is in the store */
     "snapshot_before_complete", /* everything put but complete.json */
     "snapshot_completed",       /* complete.json put, state does not know it yet */
     "upload_before_put",        /* a segment's upload is about to start */
+    "store_file_written",       /* a directory archive: written and synced, not yet named */
     "upload_after_put",         /* the store has confirmed it, the run does not know it yet */
     "spool_before_delete",      /* confirmed, state durable, the file still there */
+    "marker_before_delete",     /* state names the new generation, restored.json still there */
     "handover_lock_dropped",    /* HANDOVER: leader.lock dropped, transaction still open */
     "restore_part_written",     /* restore: a part is in the temporary file */
     "restore_wal_applied",      /* restore: all frames applied */

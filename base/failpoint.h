@@ -15,7 +15,10 @@
 #ifdef HARVEY_TEST_HOOKS
 #include <stdbool.h>
 void failpoint_reach(const char *name);
-/* True when the environment variable HARVEY_TEST_<name> is set: takes a defence out, for a test. */
+/*
+ * True when the environment variable HARVEY_TEST_<name> is set: takes a defence out, or lets one thread
+ * win a race, for a test.
+ */
 bool failpoint_switch(const char *name);
 #define FAILPOINT(name) failpoint_reach(name)
 #define FAILPOINT_SWITCH(name) failpoint_switch(name)

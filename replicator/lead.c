@@ -140,6 +140,7 @@ static void lead_drop_marker(struct lead *lead, const struct shipper_view *view)
 {
     struct err err;
     if (lead->marker_pending && generation_id_equal(&view->generation, &lead->generation)) {
+        FAILPOINT("marker_before_delete");
         lead->marker_pending = fsio_remove_file(lead->context->sidecar->restored, &err) != RC_OK;
     }
 }

@@ -205,6 +205,7 @@ enum rc lead_begin_generation(struct lead *lead, enum generation_cause cause, co
 
 static enum lead_match lead_match_end(struct lead *lead, const struct wal_index_header *header)
 {
+    static const struct wal_salts no_salts = {0, 0};
     const struct start_plan *plan = lead->plan;
     const struct wal_point *end = &plan->end;
     struct state_record record;
@@ -231,12 +232,18 @@ static enum lead_match lead_match_end(struct lead *lead, const struct wal_index_
         wal_salts_equal(salts, end_salts) && wal_checksum_equal(checksum, end->checksum)) {
         return MATCH_SAME_WAL;
     }
-    bool noted = record.reset_follows && wal_point_equal(record.reset_point, *end) &&
-                 !wal_salts_equal(header->salts, record.reset_salts) &&
-                 start_identify(lead->context->sidecar->database, &identity, &err) == RC_OK &&
-                 identity.size_bytes == record.database.size_bytes &&
-                 identity.mtime_ns == record.database.mtime_ns;
-    return noted ? MATCH_NEXT_WAL : MATCH_NONE;
+    if (start_identify(lead->context->sidecar->database, &identity, &err) != RC_OK ||
+        identity.size_bytes != record.database.size_bytes ||
+        identity.mtime_ns != record.database.mtime_ns) {
+        return MATCH_NONE;
+    }
+    if (record.reset_follows && wal_point_equal(record.reset_point, *end) &&
+        !wal_salts_equal(header->salts, record.reset_salts)) {
+        return MATCH_NEXT_WAL;
+    }
+    /* the birth met an empty WAL, and died before it noted that one begins: what is there came since */
+    bool newborn = end->position.frame_no == 0 && wal_salts_equal(end_salts, no_salts);
+    return newborn ? MATCH_SAME_WAL : MATCH_NONE;
 }
 
 static enum rc lead_continue(struct lead *lead, const struct wal_index_header *header,
@@ -256,7 +263,7 @@ static enum rc lead_continue(struct lead *lead, const struct wal_index_header *h
         lead->seen = (struct wal_index_header){.salts = header->salts,
                                                .page_size_bytes = header->page_size_bytes};
     } else if (end.position.frame_no == 0) {
-        wal_follower_begin_generation(&lead->follower, header->salts);
+        wal_follower_begin_generation(&lead->follower, salts);
         lead->seen = (struct wal_index_header){.salts = header->salts,
                                                .page_size_bytes = header->page_size_bytes};
     } else {
@@ -415,6 +422,9 @@ static enum rc lead_first_capture(struct lead *lead, const struct wal_index_head
         return RC_OK;
     }
     lead->at_mark0 = true;
+    if (FAILPOINT_SWITCH("SLOW_START")) {
+        clk_pause_ms(200); /* a test wants the lanes to be ahead of the note below */
+    }
     if ((rc = lead_cut(lead, err)) != RC_OK ||
         (rc = shipper_sync_spool(lead->shipper, err)) != RC_OK ||
         (rc = lead_note_checkpoint(lead, true, err)) != RC_OK) {

@@ -50,6 +50,14 @@ static void lead_fill_captured(const struct lead *lead, struct state_record *rec
     record->captured_salts = lead->follower.salts;
 }
 
+/* A later write to the file in the same clock tick would leave the noted mtime as it is: wait it out. */
+static void lead_wait_past(int64_t mtime_ns)
+{
+    for (int i = 0; i < FREEZE_CLOCK_WAIT_MS && clk_coarse_unix_ns() <= mtime_ns; i++) {
+        clk_pause_ms(1);
+    }
+}
+
 enum rc lead_note_checkpoint(struct lead *lead, bool reset, struct err *err)
 {
     struct state_record record;
@@ -70,7 +78,12 @@ enum rc lead_note_checkpoint(struct lead *lead, bool reset, struct err *err)
     if (lead->capture == CAPTURE_ON) {
         lead_fill_captured(lead, &record);
     }
-    return state_edit_end(lead->context->state, &record, err);
+    rc = state_edit_end(lead->context->state, &record, err);
+    if (rc == RC_OK && record.reset_follows) {
+        FAILPOINT("freeze_reset_noted");
+        lead_wait_past(identity.mtime_ns);
+    }
+    return rc;
 }
 
 /* One PASSIVE run. *complete: the whole WAL is in the database file. */
@@ -254,17 +267,6 @@ static enum rc lead_freeze_to_mark0(struct lead *lead, bool *readers_gone, struc
     return RC_OK;
 }
 
-/* A later write to the file in the same clock tick would leave the noted mtime as it is: wait it out. */
-static void lead_wait_past_mtime(const struct lead *lead)
-{
-    struct state_record record;
-    state_get(lead->context->state, &record);
-    for (int i = 0; i < FREEZE_CLOCK_WAIT_MS && clk_coarse_unix_ns() <= record.database.mtime_ns;
-         i++) {
-        clk_pause_ms(1);
-    }
-}
-
 static enum rc lead_freeze_locked(struct lead *lead, struct err *err)
 {
     bool readers_gone = false;
@@ -274,12 +276,7 @@ static enum rc lead_freeze_locked(struct lead *lead, struct err *err)
         (rc = lead_freeze_to_mark0(lead, &readers_gone, err)) != RC_OK) {
         return rc;
     }
-    rc = lead_note_checkpoint(lead, readers_gone, err);
-    if (rc == RC_OK && readers_gone) {
-        FAILPOINT("freeze_reset_noted");
-        lead_wait_past_mtime(lead);
-    }
-    return rc;
+    return lead_note_checkpoint(lead, readers_gone, err);
 }
 
 /*

@@ -120,7 +120,8 @@ RC_MUST_CHECK enum rc lead_leave_mark0(struct lead *lead, struct err *err);
 
 /*
  * Notes the database file as the checkpoint left it; with `reset` also that a WAL reset follows at
- * what is captured (read under CKPT and WRITE: S = mxFrame = nBackfill). One fdatasync. RC_IO.
+ * what is captured (read under CKPT and WRITE: S = mxFrame = nBackfill), and then it returns only when
+ * the clock has passed the file's mtime. One fdatasync. RC_IO.
  */
 RC_MUST_CHECK enum rc lead_note_checkpoint(struct lead *lead, bool reset, struct err *err);
 

@@ -265,6 +265,7 @@ static enum rc snapshot_pack_part(struct snapshotter *s, int copy_fd, uint32_t p
     if (rc == RC_OK) {
         part.object_bytes = sink.size_bytes;
         hash_finish(sink.hash, part.object_sha256);
+        FAILPOINT("snapshot_part_made");
         rc = snapshot_manifest_add(&s->manifest, &part, err);
     }
 done:
