@@ -566,7 +566,9 @@ def test_http__stop_answers_who_waits_in_the_queue(scene):
         for client in clients:
             answer = client.answer()
             assert answer and answer[0] == 200, answer
-            assert answer[1]["connection"].lower() == "close"
+            # told, but where the answer left before the stop was seen; closed in any case
+            assert answer[1].get("connection", "close").lower() == "close"
+            assert client.is_closed()
             client.close()
         assert server.wait() == 0
         assert len(oracle.read_rows(scene.source_copy())) == before + 60

@@ -43,7 +43,8 @@ def copy_database(database, folder):
         shutil.copyfile(f"{database}-wal", f"{copy}-wal")
     connection = sqlite3.connect(copy)
     try:
-        assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        told = connection.execute("PRAGMA integrity_check").fetchone()[0]
+        assert told == "ok", f"{database}: integrity_check says {told}"
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         connection.close()
