@@ -214,9 +214,11 @@ bench: build ## measurements, printed as ratios of things run side by side
 	@.ci/deps test hey
 	@set -e; for script in tests/bench/bench_*.sh tests/bench/bench_*.py; do \
 	    [ ! -e "$$script" ] || $$script; done
-soak: build unit-build ## kill rounds: the slow suites ROUNDS=10 times over
+soak: build ## N=200 kill-and-restore rounds, then one server for SECONDS=60 (HARVEY_SEED repeats)
 	@.ci/deps test
-	@for round in $$(seq $${ROUNDS:-10}); do $(RUN) $B:slow || exit 1; done
+	@minio/build.sh || test -z "$$CI"
+	@HARVEY_BIN=$(CURDIR)/$B/bin /usr/bin/python3 tests/soak/soak.py rounds $${N:-200}
+	@HARVEY_BIN=$(CURDIR)/$B/bin /usr/bin/python3 tests/soak/soak.py run $(SECONDS)
 
 .PHONY: deps clean install compile_commands.json
 deps: ## Debian packages to build, test and run (as root; else the line to type)

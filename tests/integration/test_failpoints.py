@@ -9,8 +9,8 @@ the seed); a step that is not reached fails its test. Then, from the same moment
     directory archive a server then goes on from there, with rows of its own.
   - disk there: a release server starts on the volume, takes more rows, archives all and dies by
     kill -9; what is restored in an empty place is every row, and the ledger lacks none.
-The generation goes on but where WHY says why not. HARVEY_FAILPOINT_ROUNDS (default 1) rounds with
-other numbers; HARVEY_SEED repeats a run's.
+The generation goes on. HARVEY_FAILPOINT_ROUNDS (default 1) rounds with other numbers; HARVEY_SEED
+repeats a run's; HARVEY_HOOKS_BIN may be a sanitizer's build with hooks.
 """
 
 import json
