@@ -17,7 +17,7 @@
 void failpoint_reach(const char *name);
 /*
  * True when the environment variable HARVEY_TEST_<name> is set: takes a defence out, or lets one thread
- * win a race, for a test.
+ * win a race, for a test; or makes what a measurement compares with (ONE_ROW, NO_DATABASE).
  */
 bool failpoint_switch(const char *name);
 #define FAILPOINT(name) failpoint_reach(name)

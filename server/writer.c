@@ -6,6 +6,7 @@
 #include "server/writer.h"
 
 #include "base/clk.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "server/app.h"
 #include "server/db.h"
@@ -252,6 +253,9 @@ static enum rc run_transaction(struct writer *writer, struct writer_job *oldest,
                                struct err *err)
 {
     sqlite3 *handle = writer->db.handle;
+    if (FAILPOINT_SWITCH("NO_DATABASE")) {
+        return RC_OK; /* tests/bench: what of an insert's cost is SQLite's */
+    }
     enum rc rc = begin(writer, err);
     if (rc != RC_OK) {
         return rc;
@@ -259,6 +263,10 @@ static enum rc run_transaction(struct writer *writer, struct writer_job *oldest,
     for (struct writer_job *job = oldest; rc == RC_OK && job != NULL; job = job->next) {
         rc = app_insert(writer->app, job->text, job->text_bytes, &job->row_id, err);
         ++*rows;
+        if (FAILPOINT_SWITCH("ONE_ROW") && rc == RC_OK && job->next != NULL) {
+            rc = db_step(writer->commit, err); /* tests/bench: what group commit is worth */
+            rc = rc == RC_OK ? db_step(writer->begin, err) : rc;
+        }
     }
     if (rc == RC_OK) {
         rc = db_step(writer->commit, err);

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far the archive is behind, beside what a PUT takes, on a local MinIO with interval 0: both from
+the server's /status, which keeps the last 1024 of each."""
+
+import threading
+import time
+
+from measure import Strangers, hey, median
+from session import STRANGERS_MAX, TRIES_MAX
+from table import Row
+
+_SAMPLE_S = 0.02
+
+
+class Timeline:
+    """The lag that /status tells, again and again: [(seconds since the start, ms)]."""
+
+    def __init__(self, server):
+        self.server, self.points = server, []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        start = time.monotonic()
+        while not self._stop.wait(_SAMPLE_S):
+            status = self.server.try_status()
+            if status:
+                self.points.append((round(time.monotonic() - start, 3), status["lag"]["ms"]))
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+
+def _one(session, load):
+    """A fresh server under load: (its status at the end, rows per second, the lag's timeline)."""
+    with session.server("minio", SHIP_INTERVAL_MS=0) as server:
+        with Timeline(server) as timeline:
+            rate, _ = load(server.url)
+            status = server.status()
+        return status, rate, timeline.points
+
+
+def _rows(session, name, load, p50_ms, p99_ms, plot):
+    over = {"p50": [], "p99": []}
+    seen, strangers = [], []
+    for _ in range(session.repetitions):
+        best = None
+        for _ in range(TRIES_MAX):
+            with Strangers() as others:
+                now = _one(session, load)
+            if best is None or others.cores < best[0]:
+                best = (others.cores, now)
+            if others.cores <= STRANGERS_MAX:
+                break
+        strangers.append(best[0])
+        status, rate, points = best[1]
+        lag, put = status["lag"]["recent_ms"], status["store"]["put_ms"]
+        for share in over:
+            over[share].append(lag[share] - put[share])
+        seen.append({"rate": rate, "lag_ms": lag, "put_ms": put})
+        session.plots[plot] = points
+    for share, bound in (("p50", p50_ms), ("p99", p99_ms)):
+        lag = median([one["lag_ms"][share] for one in seen])
+        put = median([one["put_ms"][share] for one in seen])
+        session.table.add(Row(
+            f"lag beyond a PUT, {name}: {share}", over[share], bound, unit="ms",
+            strangers=strangers, details={"seen": seen},
+            note=f"lag {lag:.0f} ms, PUT {put:.1f} ms, {median([one['rate'] for one in seen]):.0f}"
+                 " rows/s"))
+
+
+def lag_rows(session):
+    seconds = 2 * session.seconds
+    _rows(session, "200 rows/s", lambda url: hey(url, 4, seconds, per_second=50), 3, 20,
+          "lag at 200 rows/s")
+    _rows(session, "full load", lambda url: hey(url, 50, seconds), 15, 60, "lag at full load")

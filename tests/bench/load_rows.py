@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an insert costs beside an answer without a database, what group commit is worth, and what
+replication takes from the server."""
+
+import json
+
+from harness import env
+from measure import hey, median, run, wrk
+from session import Loaded
+
+
+def _rates(loaded):
+    return [one.rate for one in loaded]
+
+
+def _cpu(loaded):
+    return [one.cpu_us for one in loaded]
+
+
+# ---- inserts beside the server's own answer without a database (/livez) ----
+def insert_rows(session):
+    seconds = session.seconds
+    with session.server() as server, \
+            session.server(hooks=True, TEST_NO_DATABASE=1) as hollow:
+        values, strangers = session.side_by_side({
+            f"{tool.__name__} {name}": lambda tool=tool, target=target, path=path: Loaded(
+                target, lambda: tool(target.url + path, 50, seconds))
+            for tool in (hey, wrk)
+            for name, target, path in (("insert", server, "/"), ("hollow", hollow, "/"),
+                                       ("fixed", server, "/livez"))})
+    insert, hollow, fixed = (values[f"hey {name}"] for name in ("insert", "hollow", "fixed"))
+    session.ratio("inserts NORMAL / answers without database, hey c50", _rates(insert),
+                  _rates(fixed), 0.90, at_least=True, strangers=strangers)
+    session.ratio("  the same / the insert's way without a transaction", _rates(insert),
+                  _rates(hollow), strangers=strangers)
+    session.plots["rates"] = {"answer without database": median(_rates(fixed)),
+                              "insert, replication off": median(_rates(insert))}
+    insert, hollow, fixed = (values[f"wrk {name}"] for name in ("insert", "hollow", "fixed"))
+    session.ratio("server CPU per insert / per answer without database, wrk c50", _cpu(insert),
+                  _cpu(fixed), 1.6, strangers=strangers,
+                  details={"insert_rate": _rates(insert), "fixed_rate": _rates(fixed)})
+    session.ratio("  the same / the insert's way without a transaction", _cpu(insert),
+                  _cpu(hollow), strangers=strangers)
+
+
+# ---- group commit ----
+def group_commit_row(session):
+    with session.server(hooks=True, SYNCHRONOUS="FULL") as many, \
+            session.server(hooks=True, SYNCHRONOUS="FULL", TEST_ONE_ROW=1) as single:
+        values, strangers = session.side_by_side({
+            name: lambda server=server: Loaded(
+                server, lambda: wrk(server.url, 200, session.seconds))
+            for name, server in (("many", many), ("single", single))})
+    session.ratio("inserts FULL / the same, a transaction per row, wrk c200",
+                  _rates(values["many"]), _rates(values["single"]), 6, at_least=True,
+                  strangers=strangers)
+
+
+# ---- replication: with and without, fresh servers each time ----
+def _fresh(session, kind, load, **settings):
+    with session.server(kind, **settings) as server:
+        return Loaded(server, lambda: load(server.url))
+
+
+def saturated_rows(session):
+    for tool, must in ((wrk, True), (hey, True)):
+        def load(url, tool=tool):
+            return tool(url, 50, 2 * session.seconds)
+        values, strangers = session.side_by_side({
+            "with": lambda load=load: _fresh(session, "dir", load),
+            "without": lambda load=load: _fresh(session, None, load)})
+        on, off = values["with"], values["without"]
+        session.ratio(f"throughput with replication / without, saturated, {tool.__name__} c50",
+                      _rates(on), _rates(off), 0.92, at_least=True, must=must,
+                      strangers=strangers, details={"with_cpu_us": _cpu(on),
+                                                    "without_cpu_us": _cpu(off)})
+        if tool is hey:
+            session.plots.setdefault("rates", {})["insert, replicated to a directory"] = \
+                median(_rates(on))
+        session.capacity = median(_rates(off))
+
+
+class _Steady:
+    """A fixed rate by openloop: server CPU per request, p99 from the planned moment."""
+
+    def __init__(self, server, rate, seconds):
+        self.report = {}
+
+        def load():
+            self.report = json.loads(run([
+                env.program("openloop"), "--url", server.url + "/", "--rate", rate, "--seconds",
+                seconds, "--json"]).output)
+            return rate, self.report["ok"]
+        self.cpu_us = Loaded(server, load).cpu_us
+        self.p50_us = self.report["all_us"]["p50"]
+        self.p99_us = self.report["all_us"]["p99"]
+        self.late_us = self.report["client_late_us"]["p99"]
+
+
+def half_load_rows(session):
+    if not hasattr(session, "capacity"):
+        session.capacity = median([
+            _fresh(session, None, lambda url: hey(url, 50, session.seconds)).rate
+            for _ in range(3)])
+    rate = int(session.capacity / 2)
+
+    def one(kind):
+        with session.server(kind) as server:
+            return _Steady(server, rate, 2 * session.seconds)
+    values, strangers = session.side_by_side({"with": lambda: one("dir"),
+                                              "without": lambda: one(None)})
+    on, off = values["with"], values["without"]
+    session.ratio("half load: CPU per request with replication / without", _cpu(on), _cpu(off),
+                  1.15, strangers=strangers, note=f"{rate} rows/s", details={"rate": rate})
+    session.ratio("half load: p99 with replication / without", [one.p99_us for one in on],
+                  [one.p99_us for one in off], 1.3, strangers=strangers,
+                  details={"client_late_p99_us": [one.late_us for one in on + off],
+                           "with_p50_us": [one.p50_us for one in on],
+                           "without_p50_us": [one.p50_us for one in off]})
