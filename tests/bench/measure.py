@@ -57,10 +57,14 @@ class Strangers:
         while pid in after:  # a shell above us is idle, but reaped CPU of ours counts in it
             ancestors.add(pid)
             pid = after[pid][0]
-        taken = sum(max(0.0, cpu - self._before.get(pid, (0, 0.0))[1])
-                    for pid, (_, cpu) in after.items()
-                    if pid not in ancestors and not _is_ours(pid, after))
-        self.cores = taken / max(self.seconds, 0.001)
+        before, now = ({pid: cpu for pid, (_, cpu) in processes.items()
+                        if pid not in ancestors and not _is_ours(pid, processes)}
+                       for processes in (self._before, after))
+        taken = sum(now.values()) - sum(before.get(pid, 0.0) for pid in now)
+        # One that ended in between: its parent has its CPU now, also that from before.
+        taken -= sum(cpu for pid, cpu in before.items()
+                     if pid not in after and self._before[pid][0] in now)
+        self.cores = max(0.0, taken) / max(self.seconds, 0.001)
 
 
 # ---- one child, run to its end ----

@@ -11,7 +11,7 @@ from harness.server import Server
 from measure import STRANGERS_MAX, Strangers
 from table import Row
 
-TRIES_MAX = 3  # of one repetition, while others take CPU
+TRIES_MAX = 2  # of one repetition, while others take CPU; --quick measures once and says so
 
 
 class Session:
@@ -22,6 +22,18 @@ class Session:
         self.repetitions = 2 if quick else 5
         self.seconds = 2 if quick else 5
         self.plots = {}
+
+    def undisturbed(self, function):
+        """(its value, cores taken by others): called again while others disturb; the best counts."""
+        best = None
+        for _ in range(1 if self.quick else TRIES_MAX):
+            with Strangers() as others:
+                value = function()
+            if best is None or others.cores < best[1]:
+                best = (value, others.cores)
+            if others.cores <= STRANGERS_MAX:
+                break
+        return best
 
     @contextlib.contextmanager
     def server(self, kind=None, hooks=False, database=None, archive=None, **settings):
@@ -54,22 +66,14 @@ class Session:
 
     def side_by_side(self, variants, repetitions=None):
         """variants: {name: function}. Calls them in turn, the other way round every second time;
-        ({name: [value per repetition]}, [cores taken by others]). A disturbed repetition is
-        measured again, and the least disturbed one counts."""
+        ({name: [value per repetition]}, [cores taken by others])."""
         values, strangers = {name: [] for name in variants}, []
         for repetition in range(repetitions or self.repetitions):
-            order = list(variants) if repetition % 2 == 0 else list(variants)[::-1]
-            best = None
-            for _ in range(TRIES_MAX):
-                with Strangers() as others:
-                    now = {name: variants[name]() for name in order}
-                if best is None or others.cores < best[0]:
-                    best = (others.cores, now)
-                if others.cores <= STRANGERS_MAX:
-                    break
-            strangers.append(best[0])
+            order = list(variants)[::-1 if repetition % 2 else 1]
+            now, cores = self.undisturbed(lambda order=order: {n: variants[n]() for n in order})
+            strangers.append(cores)
             for name in variants:
-                values[name].append(best[1][name])
+                values[name].append(now[name])
         return values, strangers
 
     def ratio(self, name, above, below, bound=None, strangers=(), **more):
