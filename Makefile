@@ -210,10 +210,12 @@ fuzz: ## every parser under a fuzzer for SECONDS=60 each (clang)
 	        build/corpus/$$name tests/fuzz/corpus/$$name || exit 1; done
 .PHONY: fuzz-programs
 fuzz-programs: $(FUZZ_NAMES:%=$B/tests/fuzz/%)
-bench: build ## measurements, printed as ratios of things run side by side
-	@.ci/deps test hey
-	@set -e; for script in tests/bench/bench_*.sh tests/bench/bench_*.py; do \
-	    [ ! -e "$$script" ] || $$script; done
+bench: ## what it costs, one table of ratios (QUICK=1: two minutes; JSON=FILE; GROUPS=restore)
+	@.ci/deps test hey wrk
+	@$(MAKE) -s -j$(JOBS) build
+	@$(MAKE) -s -j$(JOBS) FLAVOUR=hooks build
+	@minio/build.sh || test -z "$$CI"
+	@tests/bench/bench.py $(if $(QUICK),--quick) $(if $(JSON),--json '$(JSON)') $(GROUPS)
 soak: build ## N=200 kill-and-restore rounds, then one server for SECONDS=60 (HARVEY_SEED repeats)
 	@.ci/deps test
 	@minio/build.sh || test -z "$$CI"

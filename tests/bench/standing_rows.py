@@ -30,8 +30,10 @@ def _peak_mib(session, kind, megabytes=0):
 
 def memory_rows(session, megabytes):
     archives = ["dir"] + (["minio"] if env.minio_binary() else [])
+    repetitions = 1 if session.quick else 3
     values, _ = session.side_by_side({
-        str(kind): lambda kind=kind: _peak_mib(session, kind) for kind in [None] + archives})
+        str(kind): lambda kind=kind: _peak_mib(session, kind) for kind in [None] + archives},
+        repetitions)
     for kind in archives:
         session.table.add(Row(
             f"peak RSS that replication adds, {kind}",
@@ -40,7 +42,7 @@ def memory_rows(session, megabytes):
     sizes = {"small": 10, "large": megabytes}
     values, _ = session.side_by_side({
         f"{size} {kind}": lambda kind=kind, size=size: _peak_mib(session, kind, sizes[size])
-        for size in sizes for kind in (None, "dir")}, 1 if session.quick else 3)
+        for size in sizes for kind in (None, "dir")}, repetitions)
     added = {size: [on - off for on, off in zip(values[f"{size} dir"], values[f"{size} None"])]
              for size in sizes}
     session.table.add(Row(
