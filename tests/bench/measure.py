@@ -50,6 +50,11 @@ class Strangers:
         self._start = time.monotonic()
         return self
 
+    def _surviving_parent(self, pid, after):
+        while pid in self._before and pid not in after:
+            pid = self._before[pid][0]
+        return pid
+
     def __exit__(self, *_):
         self.seconds = time.monotonic() - self._start
         after = _user_processes()
@@ -61,9 +66,9 @@ class Strangers:
                         if pid not in ancestors and not _is_ours(pid, processes)}
                        for processes in (self._before, after))
         taken = sum(now.values()) - sum(before.get(pid, 0.0) for pid in now)
-        # One that ended in between: its parent has its CPU now, also that from before.
+        # One that ended in between: whoever reaped it has its CPU now, also that from before.
         taken -= sum(cpu for pid, cpu in before.items()
-                     if pid not in after and self._before[pid][0] in now)
+                     if pid not in after and self._surviving_parent(pid, after) in now)
         self.cores = max(0.0, taken) / max(self.seconds, 0.001)
 
 

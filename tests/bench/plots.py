@@ -37,7 +37,7 @@ def throughput(rates, head):
     height = top + len(rates) * (bar + 14) + 26
     scale = (WIDTH - label - RIGHT - 60) / max(rate for _, rate in rates)
     parts = [_STYLE.format(w=WIDTH, h=height),
-             _text(16, 24, "Requests per second, hey -c 50, synchronous NORMAL", font_size=15),
+             _text(16, 24, "Requests per second, hey -c 50, NORMAL, best repetition", font_size=15),
              _text(16, 42, head, fill="#666", font_size=11)]
     for index, (name, rate) in enumerate(rates):
         y = top + index * (bar + 14)

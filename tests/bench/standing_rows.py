@@ -15,11 +15,12 @@ MEMORY_NOISE_MIB = 1.0
 
 
 # ---- memory ----
-def _peak_mib(session, kind, megabytes=0):
+def _peak_mib(session, kind, sized=None):
+    """Of a server under a steady load, on an empty database or a copy of `sized`."""
     folder = session.scene.path("sized")
     folder.mkdir()
-    if megabytes:
-        make_database(folder / "state.db", megabytes)
+    if sized:
+        shutil.copyfile(sized, folder / "state.db")
     with session.server(kind, database=folder / "state.db") as server:
         run([env.program("openloop"), "--url", server.url + "/", "--rate", _MEMORY_RATE,
              "--seconds", session.seconds, "--quiet"])
@@ -39,10 +40,13 @@ def memory_rows(session, megabytes):
             f"peak RSS that replication adds, {kind}",
             [on - off for on, off in zip(values[kind], values["None"])], 12, unit="MiB",
             details={"with": values[kind], "without": values["None"]}))
-    sizes = {"small": 10, "large": megabytes}
+    sizes = {"small": session.scene.path("small.db"), "large": session.scene.path("large.db")}
+    make_database(sizes["small"], 10)
+    make_database(sizes["large"], megabytes)
     values, _ = session.side_by_side({
         f"{size} {kind}": lambda kind=kind, size=size: _peak_mib(session, kind, sizes[size])
         for size in sizes for kind in (None, "dir")}, repetitions)
+    sizes["large"].unlink()
     added = {size: [on - off for on, off in zip(values[f"{size} dir"], values[f"{size} None"])]
              for size in sizes}
     session.table.add(Row(

@@ -84,4 +84,5 @@ def machine():
                   Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
                  platform.machine())
     memory = int(Path("/proc/meminfo").read_text().split()[1]) >> 20
-    return f"{os.cpu_count()} x {model}, {memory} GiB, Linux {platform.release()}"
+    return f"{os.cpu_count()} x {model}, {memory} GiB, " \
+           f"Linux {'.'.join(platform.release().split('.')[:2])}"
