@@ -200,7 +200,7 @@ lint: ## format, layers, banned functions, headers, licences, scripts, clang-tid
 format: ## clang-format over every C file
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
 
-.PHONY: fuzz bench soak
+.PHONY: fuzz bench soak soak-handover soak-hosts wal-bang scenarios
 fuzz: ## every parser under a fuzzer for SECONDS=60 each (clang)
 	@.ci/deps check
 	@$(MAKE) -s -j$(JOBS) CC=clang FLAVOUR=fuzz fuzz-programs
@@ -221,6 +221,21 @@ soak: build ## N=200 kill-and-restore rounds, then one server for SECONDS=60 (HA
 	@minio/build.sh || test -z "$$CI"
 	@HARVEY_BIN=$(CURDIR)/$B/bin /usr/bin/python3 tests/soak/soak.py rounds $${N:-200}
 	@HARVEY_BIN=$(CURDIR)/$B/bin /usr/bin/python3 tests/soak/soak.py run $(SECONDS)
+SOAK = HARVEY_BIN=$(CURDIR)/$B/bin /usr/bin/python3 tests/soak
+soak-handover: build ## the lead changes N=500 times under load, every tenth time by kill -9
+	@.ci/deps test
+	@minio/build.sh || test -z "$$CI"
+	@$(SOAK)/handover.py $${N:-500}
+soak-hosts: build ## two hosts with the same volume, N=200 times (root)
+	@.ci/deps test
+	@minio/build.sh || test -z "$$CI"
+	@$(SOAK)/hosts.py $${N:-200}
+wal-bang: build ## N=8 containers on one volume, killed, stopped, checkpointed under, for SECONDS=60 (root)
+	@.ci/deps test
+	@$(SOAK)/wal_bang.py $(SECONDS) $${N:-8}
+scenarios: build ## each stack released under load, one table (ROUNDS=20 RATE=500 STACKS="naive compose")
+	@.ci/deps test
+	@/usr/bin/python3 tests/bench/scenarios.py --rounds $${ROUNDS:-20} --rate $${RATE:-500} $${STACKS:-}
 
 .PHONY: deps clean install compile_commands.json
 deps: ## Debian packages to build, test and run (as root; else the line to type)

@@ -455,9 +455,12 @@ static enum rc lead_ship_rest(struct lead *lead, struct err *err)
 }
 
 /* Told to stop: everything committed is captured and spooled, then shipped or handed over. */
-static void lead_finish(struct lead *lead, bool *unshipped, char *reason, size_t reason_bytes)
+static enum lead_end lead_finish(struct lead *lead, bool *unshipped, char *reason,
+                                 size_t reason_bytes)
 {
     struct err err = ERR_INIT;
+    /* before the last pass: whoever stops beside us and commits after it sees this, and ships that himself */
+    atomic_store(&lead->context->state->live->finishing_lead, lead->context->lead_seq);
     enum rc rc = lead->at_mark0 ? RC_OK : lead_pass(lead, &err);
     if (rc == RC_OK && lead->capture == CAPTURE_ON) {
         rc = lead_cut(lead, &err);
@@ -469,11 +472,11 @@ static void lead_finish(struct lead *lead, bool *unshipped, char *reason, size_t
         log_error("leader", "the last capture failed: %s", err.text);
     }
     if (lead->capture == CAPTURE_NONE) {
-        return;
+        return LEAD_STOPPED;
     }
     if (lead_sibling_waits(lead)) {
         lead_hand_over(lead);
-        return;
+        return LEAD_HANDED_OVER;
     }
     if (rc == RC_OK) {
         rc = lead_ship_rest(lead, &err);
@@ -489,6 +492,7 @@ static void lead_finish(struct lead *lead, bool *unshipped, char *reason, size_t
                        (unsigned long long)view.spool_segments,
                        (unsigned long long)view.spool_bytes, err.text);
     }
+    return LEAD_STOPPED;
 }
 
 static void lead_close(struct lead *lead)
@@ -531,7 +535,7 @@ enum lead_end lead_run(const struct lead_context *context, struct start_plan *pl
         lead_publish(lead, &view);
         end = lead_loop(lead, reason, reason_bytes);
         if (end == LEAD_STOPPED) {
-            lead_finish(lead, unshipped, reason, reason_bytes);
+            end = lead_finish(lead, unshipped, reason, reason_bytes);
         }
     } else if (rc == RC_STOPPED) {
         end = LEAD_STOPPED;

@@ -41,8 +41,9 @@ struct lead_context {
 
 enum lead_end {
     LEAD_STOPPED, /* told to: everything captured; *unshipped says whether the archive has it all */
-    LEAD_RESTART, /* start over with the start table: what was found does not fit any more */
-    LEAD_FAILED,  /* could not begin, or local trouble: start over after a pause */
+    LEAD_HANDED_OVER, /* told to, and a sibling was there: it ships what was captured */
+    LEAD_RESTART,     /* start over with the start table: what was found does not fit any more */
+    LEAD_FAILED,      /* could not begin, or local trouble: start over after a pause */
 };
 
 /* Runs until the stop flag or an end. `reason` (>= 512 bytes) says why, for logs and status. */

@@ -480,7 +480,7 @@ enum rc lead_begin(struct lead *lead, struct err *err)
     int tries = 0;
     while ((rc = lead_take_locks(lead, &header, &on_mark, err)) != RC_OK) {
         if (rc != RC_BUSY || ++tries == BEGIN_TRIES ||
-            stop_wait_ms(lead->context->stop, STOP_SOON, 10)) {
+            stop_wait_ms(lead->context->stop, STOP_NOW, 10)) {
             return err_prefix(err, "taking the lead");
         }
     }

@@ -197,6 +197,7 @@ struct leading {
     struct backoff ask;   /* while waiting */
     struct backoff retry; /* after a lead that did not last */
     uint64_t lead_seq;
+    bool handed_over; /* to a sibling, or to one that had just gone */
 };
 
 static void replicator_refuse(struct replicator *r, struct leading *leading,
@@ -250,7 +251,8 @@ static bool replicator_lead(struct replicator *r, struct leading *leading, struc
              plan->row, plan->reason);
     backoff_reset(&leading->ask);
     enum lead_end end = lead_run(&context, plan, reason, sizeof reason, &r->unshipped);
-    if (end == LEAD_STOPPED) {
+    if (end == LEAD_STOPPED || end == LEAD_HANDED_OVER) {
+        leading->handed_over = end == LEAD_HANDED_OVER;
         (void)snprintf(r->stop_reason, sizeof r->stop_reason, "%s", reason);
         lockfile_release(&r->leader_lock);
         return false;
@@ -310,6 +312,34 @@ static bool replicator_start_over(struct replicator *r, struct leading *leading)
     return go_on;
 }
 
+/*
+ * Told to stop, and not leading. Where nobody goes on leading, what was committed since the last capture is
+ * ours to ship: all siblings may have been told to stop at once, and the leader before us.
+ */
+static void replicator_last_out(struct replicator *r, struct leading *leading)
+{
+    struct state_live *live = r->state.live;
+    struct err err;
+    int64_t deadline = clk_monotonic_ms() + r->config->stop_timeout_ms;
+    if (!atomic_load(&r->may_serve)) {
+        return;
+    }
+    atomic_store(&live->waiter_ms, 0); /* a leader that looks now must not count on us */
+    for (;;) {
+        enum rc rc = lockfile_try(&r->leader_lock, r->sidecar.leader_lock, &err);
+        if (rc == RC_OK) {
+            log_info("leader", "the last one ships the rest");
+            (void)replicator_start_over(r, leading);
+            return;
+        }
+        bool leader_ends = atomic_load(&live->finishing_lead) == atomic_load(&live->lead_seq);
+        if (rc != RC_BUSY || !leader_ends || leading->handed_over ||
+            clk_monotonic_ms() >= deadline || stop_wait_ms(&r->stop, STOP_NOW, FOLLOWER_TRY_MS)) {
+            return; /* a leader that goes on has our commits */
+        }
+    }
+}
+
 static void *replicator_thread_main(void *arg)
 {
     struct replicator *r = arg;
@@ -329,6 +359,9 @@ static void *replicator_thread_main(void *arg)
         } else {
             go_on = replicator_start_over(r, &leading);
         }
+    }
+    if (go_on || leading.handed_over) {
+        replicator_last_out(r, &leading);
     }
     lockfile_release(&r->leader_lock);
     replicator_set_role(r, ROLE_STOPPED, false, "");

@@ -76,6 +76,7 @@ struct state_wal_map {
     struct wal_salts salts;
 };
 
+/* Shared by all processes on the database, those of a release's two versions too: append only. */
 struct state_live {
     char boot_id[64];
     _Atomic uint32_t wake;          /* futex word: commits and urgent news add 1 */
@@ -94,6 +95,8 @@ struct state_live {
     _Atomic uint32_t publish_seq;  /* odd while the two below change */
     struct state_wal_map wal_map;
     struct replicator_status published;
+    _Atomic uint64_t
+        finishing_lead; /* the lead_seq that ships the rest, with no sibling to go on */
 };
 
 struct state {

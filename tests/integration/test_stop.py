@@ -73,6 +73,26 @@ def test_stop__idle_and_at_once_after_the_start(scene, archive):
     scene.restore_aside(archive).expect(0)
 
 
+def test_stop__all_siblings_at_once(scene, archive):
+    """`docker stop` of all: whoever is the last one ships what nobody has captured."""
+    servers = [scene.server(archive) for _ in range(3)]
+    for _ in range(8):
+        servers[0].start_ready().wait_leader()
+        for server in servers[1:]:
+            server.start_ready()
+        load = scene.load(servers, clients=6, pause_s=0).start()
+        load.wait_acks(50)
+        for server in scene.random.sample(servers, 3):
+            time.sleep(scene.random.choice([0, 0, 0.005, 0.03]))  # the random moments themselves
+            server.signal(signal.SIGTERM)
+        for server in servers:
+            assert server.wait() == 0, server.log()[-3000:]
+        load.stop()
+        source = scene.source()
+        restored = scene.restored_rows(archive)
+        assert len(restored) == len(source) and restored == source
+
+
 def test_stop__a_balancer_is_told_first(scene):
     """HARVEY_DRAIN_DELAY_MS: /readyz says no, and whoever still comes is served as ever."""
     server = scene.server(None, DRAIN_DELAY_MS=60000).start_ready()

@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lead goes from one server to the other, N times, under load; every tenth time by kill -9.
 
-  handover.py N [SEED]
+  handover.py N
 
 Counted: how long nobody led, generations (a kill inside a freeze may cost a new one: its cause is
 printed), forks, rows lost on restore. Violations end it with status 1 and keep everything.
 """
 
-import secrets
 import signal
 import sys
 import time
@@ -42,6 +41,7 @@ def follower_is_there(server):
 
 
 def main(count, seed, minio):
+    """On MinIO where there is one."""
     scene = scene_of("handover", seed, minio)
     archive = scene.archive("minio" if minio else "dir")
     servers = [scene.server(archive, SHIP_INTERVAL_MS=100) for _ in range(2)]
@@ -92,7 +92,6 @@ def main(count, seed, minio):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3) or not sys.argv[1].isdigit():
+    if len(sys.argv) != 2 or not sys.argv[1].isdigit():
         sys.exit(__doc__)
-    SEED = int(sys.argv[2]) if len(sys.argv) == 3 else secrets.randbelow(10**9)
-    with_minio(lambda minio: main(int(sys.argv[1]), SEED, minio))
+    with_minio(lambda seed, minio: main(int(sys.argv[1]), seed, minio))

@@ -120,9 +120,8 @@ def long_run(seconds, minio, seed):
           flush=True)
 
 
-def main(arguments):
-    if len(arguments) != 2 or arguments[0] not in ("rounds", "run") or not arguments[1].isdigit():
-        sys.exit(__doc__)
+def with_minio(work):
+    """work(seed, minio), with a MinIO of its own, or None where there is no binary of it."""
     seed = int(os.environ.get("HARVEY_SEED") or secrets.randbelow(10**9))
     print(f"HARVEY_SEED={seed}", flush=True)
     minio, folder = None, None
@@ -134,11 +133,18 @@ def main(arguments):
     else:
         print("no MinIO binary (minio/build.sh makes one): on a directory only", flush=True)
     try:
-        (rounds if arguments[0] == "rounds" else long_run)(int(arguments[1]), minio, seed)
+        work(seed, minio)
     finally:
         if minio:
             minio.stop()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def main(arguments):
+    if len(arguments) != 2 or arguments[0] not in ("rounds", "run") or not arguments[1].isdigit():
+        sys.exit(__doc__)
+    what = rounds if arguments[0] == "rounds" else long_run
+    with_minio(lambda seed, minio: what(int(arguments[1]), minio, seed))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from .wait import LIMIT_S, Waited
+from .wait import LIMIT_S, Waited, until
 
 _SETPRIV = shutil.which("setpriv")
 _CLEAN = ("PATH", "LANG", "TMPDIR", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS")
@@ -94,7 +94,13 @@ class Process:
             self.child.wait()
 
     def freeze(self):
+        """SIGSTOP, and waits until every thread has stopped."""
         self.signal(signal.SIGSTOP)
+        until(lambda: set(self.thread_states()) == {"T"}, f"{self.name} to stop")
+
+    def thread_states(self):
+        return [path.read_text().rsplit(")", 1)[1].split()[0]
+                for path in Path(f"/proc/{self.pid}/task").glob("*/stat")]
 
     def thaw(self):
         self.signal(signal.SIGCONT)
