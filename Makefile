@@ -200,7 +200,7 @@ lint: ## format, layers, banned functions, headers, licences, scripts, clang-tid
 format: ## clang-format over every C file
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
 
-.PHONY: fuzz bench soak soak-handover soak-hosts wal-bang scenarios
+.PHONY: fuzz bench soak soak-handover soak-hosts release-hell wal-bang scenarios
 fuzz: ## every parser under a fuzzer for SECONDS=60 each (clang)
 	@.ci/deps check
 	@$(MAKE) -s -j$(JOBS) CC=clang FLAVOUR=fuzz fuzz-programs
@@ -230,6 +230,10 @@ soak-hosts: build ## two hosts with the same volume, N=200 times (root)
 	@.ci/deps test
 	@minio/build.sh || test -z "$$CI"
 	@$(SOAK)/hosts.py $${N:-200}
+release-hell: build ## two servers behind the door, killed, stopped and replaced under load for SECONDS=60
+	@.ci/deps test
+	@minio/build.sh || test -z "$$CI"
+	@$(SOAK)/hell.py $(SECONDS)
 wal-bang: build ## N=8 containers on one volume, killed, stopped, checkpointed under, for SECONDS=60 (root)
 	@.ci/deps test
 	@$(SOAK)/wal_bang.py $(SECONDS) $${N:-8}
@@ -253,3 +257,4 @@ install: build ## server, restore, man pages and the systemd unit (DESTDIR=, PRE
 	install -D -m 644 packaging/harvey-restore.1 $(DESTDIR)$(PREFIX)/share/man/man1/harvey-restore.1
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@PREFIX@|$(PREFIX)|' packaging/harvey.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/harvey.service
+	install -m 644 packaging/harvey.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/harvey.socket
