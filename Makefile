@@ -200,7 +200,7 @@ lint: ## format, layers, banned functions, headers, licences, scripts, clang-tid
 format: ## clang-format over every C file
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
 
-.PHONY: fuzz bench soak soak-handover soak-hosts release-hell wal-bang scenarios
+.PHONY: fuzz bench soak soak-handover soak-hosts soak-releases release-hell wal-bang scenarios
 fuzz: ## every parser under a fuzzer for SECONDS=60 each (clang)
 	@.ci/deps check
 	@$(MAKE) -s -j$(JOBS) CC=clang FLAVOUR=fuzz fuzz-programs
@@ -230,6 +230,10 @@ soak-hosts: build ## two hosts with the same volume, N=200 times (root)
 	@.ci/deps test
 	@minio/build.sh || test -z "$$CI"
 	@$(SOAK)/hosts.py $${N:-200}
+soak-releases: build ## N=200 rolling releases behind the door under a million requests
+	@.ci/deps test
+	@minio/build.sh || test -z "$$CI"
+	@$(SOAK)/releases.py $${N:-200}
 release-hell: build ## two servers behind the door, killed, stopped and replaced under load for SECONDS=60
 	@.ci/deps test
 	@minio/build.sh || test -z "$$CI"
