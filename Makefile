@@ -241,9 +241,9 @@ release-hell: build ## two servers behind the door, killed, stopped and replaced
 wal-bang: build ## N=8 containers on one volume, killed, stopped, checkpointed under, for SECONDS=60 (root)
 	@.ci/deps test
 	@$(SOAK)/wal_bang.py $(SECONDS) $${N:-8}
-scenarios: build ## each stack released under load, one table (ROUNDS=20 RATE=500 STACKS="naive compose")
+scenarios: build ## each stack released under load, one table (ROUNDS=10 per client, RATE=500, STACKS="naive compose")
 	@.ci/deps test
-	@/usr/bin/python3 tests/bench/scenarios.py --rounds $${ROUNDS:-20} --rate $${RATE:-500} $${STACKS:-}
+	@/usr/bin/python3 tests/bench/scenarios.py --rounds $${ROUNDS:-10} --rate $${RATE:-500} $${STACKS:-}
 
 .PHONY: deps clean install compile_commands.json
 deps: ## Debian packages to build, test and run (as root; else the line to type)

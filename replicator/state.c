@@ -265,10 +265,14 @@ enum rc state_edit_end(struct state *state, const struct state_record *record, s
     return rc;
 }
 
-/* Locks the whole file against other processes that open it at the same moment (freed by close). */
-static enum rc state_lock_file(int fd, short kind, struct err *err)
+/* Ranges of OFD locks, freed by close. */
+static const off_t range_open[] = {0, STATE_FILE_BYTES};  /* held while it is opened */
+static const off_t range_users[] = {STATE_FILE_BYTES, 1}; /* shared: the mapped part is in use */
+
+static enum rc state_lock(int fd, const off_t range[2], short kind, struct err *err)
 {
-    struct flock lock = {.l_type = kind, .l_whence = SEEK_SET, .l_start = 0, .l_len = 0};
+    struct flock lock = {
+        .l_type = kind, .l_whence = SEEK_SET, .l_start = range[0], .l_len = range[1]};
     while (fcntl(fd, F_OFD_SETLKW, &lock) != 0) {
         if (errno != EINTR) {
             return err_set_errno(err, RC_IO, "cannot lock the state file");
@@ -277,15 +281,36 @@ static enum rc state_lock_file(int fd, short kind, struct err *err)
     return RC_OK;
 }
 
-/* After a boot the monotonic times and counters of the mapped part mean nothing. */
-static void state_begin_boot(struct state_live *live)
+static bool state_has_users(int fd)
 {
+    struct flock lock = {.l_type = F_WRLCK,
+                         .l_whence = SEEK_SET,
+                         .l_start = range_users[0],
+                         .l_len = range_users[1]};
+    return fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
+/*
+ * Starts the mapped part anew after a boot, for its monotonic times and counters mean nothing then, and
+ * where its last users were of another version. Under range_open.
+ */
+static enum rc state_begin_live(struct state *state, struct err *err)
+{
+    struct state_live *live = state->live;
     char boot_id[HISTORY_TEXT_BYTES];
     history_boot_id(boot_id);
-    if (strncmp(live->boot_id, boot_id, sizeof live->boot_id - 1) != 0) {
+    bool this_boot = strncmp(live->boot_id, boot_id, sizeof live->boot_id - 1) == 0;
+    if (!this_boot || live->layout != STATE_LIVE_LAYOUT) {
+        if (this_boot && state_has_users(state->fd)) {
+            return err_set(err, RC_BUSY,
+                           "a server of another version runs on this database and shares its state "
+                           "in another form: stop it first");
+        }
         memset(live, 0, sizeof *live);
         memcpy(live->boot_id, boot_id, sizeof live->boot_id - 1);
+        live->layout = STATE_LIVE_LAYOUT;
     }
+    return state_lock(state->fd, range_users, F_RDLCK, err);
 }
 
 enum rc state_open(struct state *state, const char *path, struct err *err)
@@ -295,7 +320,7 @@ enum rc state_open(struct state *state, const char *path, struct err *err)
     *state = (struct state){.fd = -1};
     ASSERT(pthread_mutex_init(&state->mutex, NULL) == 0);
     if ((rc = fsio_open(path, O_RDWR | O_CREAT, 0644, &state->fd, err)) != RC_OK ||
-        (rc = state_lock_file(state->fd, F_WRLCK, err)) != RC_OK) {
+        (rc = state_lock(state->fd, range_open, F_WRLCK, err)) != RC_OK) {
         goto done;
     }
     struct stat stat;
@@ -316,8 +341,8 @@ enum rc state_open(struct state *state, const char *path, struct err *err)
         goto done;
     }
     state->live = map;
-    state_begin_boot(state->live);
-    if ((rc = state_lock_file(state->fd, F_UNLCK, err)) == RC_OK) {
+    if ((rc = state_begin_live(state, err)) == RC_OK &&
+        (rc = state_lock(state->fd, range_open, F_UNLCK, err)) == RC_OK) {
         rc = state_reload(state, err);
     }
 done:

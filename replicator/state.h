@@ -76,17 +76,24 @@ struct state_wal_map {
     struct wal_salts salts;
 };
 
-/* Shared by all processes on the database, those of a release's two versions too: append only. */
+/*
+ * Shared by all processes on the database, and during a release those are of two versions: a change of
+ * the layout changes its number, and a version with another one waits until the last user has gone.
+ */
+#define STATE_LIVE_LAYOUT 1u
+
 struct state_live {
     char boot_id[64];
-    _Atomic uint32_t wake;          /* futex word: commits and urgent news add 1 */
-    _Atomic uint32_t urgent;        /* futex word: urgent news only (a lane is free, a stop) */
-    _Atomic uint32_t leader_sleeps; /* on `wake`: writers call futex only then */
-    _Atomic uint64_t lead_seq;      /* times the leader lock was taken */
-    _Atomic uint64_t refused_lead;  /* the lead_seq whose start refused the database */
-    _Atomic uint64_t begun_lead;    /* the lead_seq that holds its first read transaction */
-    _Atomic int64_t heartbeat_ms;   /* of the leader */
-    _Atomic int64_t waiter_ms;      /* of the last process that waited for the lead */
+    uint32_t layout;                 /* STATE_LIVE_LAYOUT of those who use it */
+    _Atomic uint32_t wake;           /* futex word: commits and urgent news add 1 */
+    _Atomic uint32_t urgent;         /* futex word: urgent news only (a lane is free, a stop) */
+    _Atomic uint32_t leader_sleeps;  /* on `wake`: writers call futex only then */
+    _Atomic uint64_t lead_seq;       /* times the leader lock was taken */
+    _Atomic uint64_t refused_lead;   /* the lead_seq whose start refused the database */
+    _Atomic uint64_t begun_lead;     /* the lead_seq that holds its first read transaction */
+    _Atomic uint64_t finishing_lead; /* the lead_seq that ships the rest: no sibling goes on */
+    _Atomic int64_t heartbeat_ms;    /* of the leader */
+    _Atomic int64_t waiter_ms;       /* of the last process that waited for the lead */
     _Atomic uint64_t epoch_started;
     _Atomic uint64_t epoch_archived;
     _Atomic int64_t uncaptured_ms; /* oldest commit that no pass has seen; 0 = none */
@@ -95,8 +102,6 @@ struct state_live {
     _Atomic uint32_t publish_seq;  /* odd while the two below change */
     struct state_wal_map wal_map;
     struct replicator_status published;
-    _Atomic uint64_t
-        finishing_lead; /* the lead_seq that ships the rest, with no sibling to go on */
 };
 
 struct state {
@@ -107,7 +112,10 @@ struct state {
     struct state_live *live; /* mapped, shared between processes */
 };
 
-/* Opens or makes the file, reads the record, starts the mapped part anew after a boot. RC_IO, RC_DENIED. */
+/*
+ * Opens or makes the file, reads the record, starts the mapped part anew after a boot. RC_BUSY: processes
+ * of a version with another layout use it. RC_IO, RC_DENIED.
+ */
 RC_MUST_CHECK enum rc state_open(struct state *state, const char *path, struct err *err);
 void state_close(struct state *state);
 

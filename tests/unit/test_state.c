@@ -483,6 +483,22 @@ static void test_state__a_commit_stamps_and_wakes(void **state)
     state_sleep(&file, before, false, 600000); /* the same for urgent ones */
 }
 
+/* Two versions of the program never share a mapped part that they read in two ways. */
+static void test_state__another_layout_waits_for_its_users(void **state)
+{
+    struct state newer;
+    (void)state;
+    file.live->layout = STATE_LIVE_LAYOUT + 1; /* as if the running process were of that version */
+    atomic_store(&file.live->lead_seq, 7);
+    check_fails(RC_BUSY, state_open(&newer, path, &err));
+    check_text("another version");
+    assert_int_equal(atomic_load(&file.live->lead_seq), 7);
+    state_close(&file);
+    check_ok(state_open(&file, path, &err));
+    assert_int_equal(file.live->layout, STATE_LIVE_LAYOUT);
+    assert_int_equal(atomic_load(&file.live->lead_seq), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -499,6 +515,7 @@ int main(void)
         CASE(test_state__a_write_that_fails),
         CASE(test_state__another_process),
         CASE(test_state__a_boot_begins_the_mapped_part_anew),
+        CASE(test_state__another_layout_waits_for_its_users),
         CASE(test_state__moved_aside_and_adopted),
         CASE(test_state__publish),
         CASE(test_state__lag),
