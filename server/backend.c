@@ -112,6 +112,17 @@ bool backend_is_ready(struct backend *backend)
     return !atomic_load(&backend->stopping) && is_open(backend);
 }
 
+bool backend_is_settled(struct backend *backend)
+{
+    struct replicator_status status;
+    if (backend_is_ready(backend)) {
+        return true;
+    }
+    replicator_get_status(backend->config.replicator, &status);
+    return status.role == ROLE_WAITING || status.role == ROLE_WAITING_FOR_RESTORE ||
+           status.role == ROLE_RESTORING;
+}
+
 void backend_begin_stop(struct backend *backend)
 {
     atomic_store(&backend->stopping, true);

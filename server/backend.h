@@ -46,6 +46,9 @@ void backend_begin_stop(struct backend *backend);
 
 bool backend_is_ready(struct backend *backend);
 
+/* True once it is ready, or it is known why it is not: before that a client had better wait a moment. */
+bool backend_is_settled(struct backend *backend);
+
 /* One line, why it is not ready: never empty. */
 void backend_describe(struct backend *backend, char *text, size_t text_bytes);
 

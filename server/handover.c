@@ -2,7 +2,6 @@
 /* handover: see handover.h. */
 #include "server/handover.h"
 
-#include "base/clk.h"
 #include "base/log.h"
 #include "door/door_client.h"
 
@@ -15,8 +14,7 @@
 struct handover {
     struct handover_config config;
     struct door_client *client; /* NULL: not looked for yet */
-    int64_t created_ms;
-    int64_t missing_since_ms; /* 0: the door is there */
+    int64_t missing_since_ms;   /* 0: the door is there */
     bool warned;
     bool leaving;
 };
@@ -30,7 +28,6 @@ enum rc handover_create(const struct handover_config *config, struct handover **
         return err_set(err, RC_NOMEM, "no memory for the handover");
     }
     made->config = *config;
-    made->created_ms = clk_monotonic_ms();
     return RC_OK;
 }
 
@@ -44,25 +41,12 @@ void handover_destroy(struct handover *handover)
 
 /* ---- joining ---- */
 
-bool handover_join(struct handover *handover, bool ready, int64_t now_ms)
+enum rc handover_join(struct handover *handover, int64_t now_ms, struct err *err)
 {
-    struct err err = ERR_INIT;
-    if (handover->client != NULL || handover->leaving ||
-        (!ready && now_ms < handover_join_due_ms(handover))) {
-        return false;
-    }
-    if (door_client_create(handover->config.door_path, &handover->client, &err) != RC_OK) {
-        log_error("door", "%s", err.text);
-        return false;
-    }
+    ASSERT(handover->client == NULL);
     handover->missing_since_ms = now_ms;
-    log_info("door", "joining  door=%s ready=%d", handover->config.door_path, ready);
-    return true;
-}
-
-int64_t handover_join_due_ms(const struct handover *handover)
-{
-    return handover->client == NULL ? handover->created_ms + HANDOVER_GRACE_MS : INT64_MAX;
+    log_info("door", "joining  door=%s", handover->config.door_path);
+    return door_client_create(handover->config.door_path, &handover->client, err);
 }
 
 int handover_fd(const struct handover *handover)

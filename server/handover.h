@@ -3,9 +3,6 @@
  * handover: the server behind a door (door/door_client.h). It brings the listening socket and other
  * servers' live connections in, and at a stop passes ours on, so that a release closes none.
  *
- * Joined is the door only by a server that can serve, or that has had HANDOVER_GRACE_MS to become so:
- * until then clients wait in the kernel's queue or go to a sibling; after it somebody must tell them why.
- *
  * Thread: the http thread; create, destroy: main, while it does not run.
  */
 #ifndef HARVEY_SERVER_HANDOVER_H
@@ -17,8 +14,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-
-#define HANDOVER_GRACE_MS 3000
 
 struct handover;
 
@@ -33,15 +28,9 @@ RC_MUST_CHECK enum rc handover_create(const struct handover_config *config,
                                       struct handover **handover, struct err *err);
 void handover_destroy(struct handover *handover); /* NULL is legal */
 
-/*
- * Begins to look for the door, if it is time to: `ready`, or the grace is over. True: the descriptor to
- * watch (handover_fd) is there from now on.
- */
-bool handover_join(struct handover *handover, bool ready, int64_t now_ms);
+/* Begins to look for the door; handover_fd is the descriptor to watch from then on. RC_IO, RC_NOMEM. */
+RC_MUST_CHECK enum rc handover_join(struct handover *handover, int64_t now_ms, struct err *err);
 int handover_fd(const struct handover *handover); /* -1 before */
-
-/* When handover_join must be called at the latest; INT64_MAX: it was. */
-int64_t handover_join_due_ms(const struct handover *handover);
 
 /* Does what the door has sent. Never blocks. */
 void handover_run(struct handover *handover, int64_t now_ms);

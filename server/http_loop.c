@@ -31,6 +31,7 @@
 #define LOOP_RUNS_MAX 64         /* of HTTP without looking at other events */
 #define LOOP_DRAIN_LINGER_MS 250 /* for a last request on an idle connection */
 #define LOOP_DRAIN_MAX_MS 2000
+#define LOOP_OPEN_MS 3000       /* so long may a start take before clients are told that it does */
 #define LOOP_PASS_QUIET_MS 1000 /* then what is left cannot be passed on */
 #define LOOP_PASS_MAX_MS 5000   /* with the drain below Docker's 10 s */
 
@@ -55,6 +56,8 @@ struct http_loop {
     atomic_bool cut_short;
     /* the thread's own */
     struct health health;
+    int64_t begun_ms;
+    bool open;        /* clients are let in */
     int listening_fd; /* in the epoll set; -1: none */
     bool clients_wait;
     enum loop_phase phase;
@@ -78,13 +81,13 @@ static void clear_event(int fd)
     (void)got; /* EAGAIN: somebody cleared it */
 }
 
-/* ---- the listening socket ---- */
+/* ---- the listening socket, and the door that brings it ---- */
 
 /* Waits for clients while they may come; the socket itself may have been replaced by the door. */
 static void keep_listening(struct http_loop *loop)
 {
     const struct listener *listener = loop->config.listener;
-    int wanted = http_may_accept(loop->config.http) ? listener->fd : -1;
+    int wanted = loop->open && http_may_accept(loop->config.http) ? listener->fd : -1;
     if (wanted == loop->listening_fd) {
         return;
     }
@@ -104,13 +107,21 @@ static void keep_listening(struct http_loop *loop)
     }
 }
 
-static void keep_door(struct http_loop *loop, int64_t now_ms)
+/*
+ * Lets clients in once we can serve, or it is known why not, or it takes long: until then they wait in the
+ * kernel's queue (or are a sibling's), which is better than a 503 for the tenths of a second of a start.
+ */
+static void open_when_settled(struct http_loop *loop, int64_t now_ms)
 {
     struct handover *handover = loop->config.handover;
     struct err err = ERR_INIT;
-    if (handover != NULL && loop->phase == LOOP_SERVES &&
-        handover_join(handover, backend_is_ready(loop->config.backend), now_ms) &&
-        watch(loop, handover_fd(handover), LOOP_DOOR, &err) != RC_OK) {
+    if (loop->open || loop->phase != LOOP_SERVES ||
+        (now_ms < loop->begun_ms + LOOP_OPEN_MS && !backend_is_settled(loop->config.backend))) {
+        return;
+    }
+    loop->open = true;
+    if (handover != NULL && (handover_join(handover, now_ms, &err) != RC_OK ||
+                             watch(loop, handover_fd(handover), LOOP_DOOR, &err) != RC_OK)) {
         log_error("door", "%s", err.text);
     }
 }
@@ -261,11 +272,8 @@ static int64_t wait_us(struct http_loop *loop, bool more, int64_t linger_us, int
     if (loop->phase != LOOP_SERVES && wait > 10000) {
         wait = 10000;
     }
-    if (loop->config.handover != NULL && loop->phase == LOOP_SERVES) {
-        int64_t due_ms = handover_join_due_ms(loop->config.handover) - now_ms;
-        if (due_ms < wait / 1000) {
-            wait = due_ms > 0 ? due_ms * 1000 : 0;
-        }
+    if (!loop->open && wait > LOOP_PENDING_WAIT_US) {
+        wait = LOOP_PENDING_WAIT_US;
     }
     return wait;
 }
@@ -335,11 +343,12 @@ static void *http_thread_main(void *arg)
 {
     struct http_loop *loop = arg;
     (void)pthread_setname_np(pthread_self(), "http");
+    loop->begun_ms = clk_monotonic_ms();
     backend_follow(loop->config.backend);
     keep_health_socket(loop);
     for (;;) {
         int64_t now_ms = clk_monotonic_ms();
-        keep_door(loop, now_ms);
+        open_when_settled(loop, now_ms);
         bool more = run_http(loop, now_ms);
         keep_listening(loop);
         int64_t linger_us = flush_or_linger(loop);

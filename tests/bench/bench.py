@@ -17,7 +17,7 @@ import pytest
 from harness.minio import MinIO
 from harness.scene import Scene
 from lag_rows import lag_rows
-from load_rows import group_commit_row, half_load_rows, insert_rows, saturated_rows
+from load_rows import door_row, group_commit_row, half_load_rows, insert_rows, saturated_rows
 from restoring import Source, restore_rows, stored_row
 from session import Session
 from standing_rows import memory_rows, quiet_rows
@@ -38,6 +38,7 @@ def restoring(session):
 GROUPS = {
     "insert": insert_rows,
     "commit": group_commit_row,
+    "door": door_row,
     "saturated": saturated_rows,
     "half": half_load_rows,
     "lag": lag_rows,

@@ -5,6 +5,7 @@ replication takes from the server."""
 import json
 
 from harness import env
+from harness.door import Door
 from measure import hey, median, run, wrk
 from session import Loaded
 
@@ -54,6 +55,21 @@ def group_commit_row(session):
     session.ratio("inserts FULL / the same, a transaction per row, wrk c200",
                   _rates(values["many"]), _rates(values["single"]), 6, at_least=True,
                   strangers=strangers)
+
+
+# ---- the door: its listening socket, and nothing in between ----
+def door_row(session):
+    door = Door(session.scene.dir).start()
+    try:
+        with session.server(door=door) as behind, session.server() as own:
+            values, strangers = session.side_by_side({
+                name: lambda server=server: Loaded(
+                    server, lambda: wrk(server.url, 50, session.seconds))
+                for name, server in (("behind", behind), ("own", own))})
+    finally:
+        door.kill()
+    session.ratio("inserts behind the door / listening itself, wrk c50", _rates(values["behind"]),
+                  _rates(values["own"]), 0.97, at_least=True, strangers=strangers)
 
 
 # ---- replication: with and without, fresh servers each time ----

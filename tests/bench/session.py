@@ -7,6 +7,7 @@ import time
 
 import measure
 from harness import env
+from harness.door import behind
 from harness.server import Server
 from measure import STRANGERS_MAX, Strangers
 from table import Row
@@ -37,7 +38,7 @@ class Session:
         return (second, again.cores) if again.cores < others.cores else (value, others.cores)
 
     @contextlib.contextmanager
-    def server(self, kind=None, hooks=False, database=None, archive=None, **settings):
+    def server(self, kind=None, hooks=False, database=None, archive=None, door=None, **settings):
         """A server on a new database (or the one given), ready and with its first snapshot; killed
         and forgotten at the end. kind: None (no archive), "dir" or "minio"."""
         folder = self.scene.path("volume")
@@ -52,6 +53,8 @@ class Session:
                         **{"SYNCHRONOUS": "NORMAL", "SHIP_INTERVAL_MS": 1000,
                            "LOG_LEVEL": "warn", **settings})
         self.scene.also_end(server)
+        if door:
+            behind(door, server)
         try:
             server.start_ready()
             if archive is not None:

@@ -22,7 +22,7 @@ def door(scene):
 
 
 def app(door, scene, archive=None, **settings):
-    return wait_joined(behind(door, scene, archive, **settings).start())
+    return wait_joined(behind(door, scene.server(archive, **settings)).start())
 
 
 def passed_on(server):
@@ -138,7 +138,7 @@ def test_handover__a_connection_that_ends_is_not_passed(door, scene, request_tex
     sender.start()
     old.signal(signal.SIGTERM)
     sender.join()
-    new = behind(door, scene).start()  # takes those that had not been accepted, or were passed unread
+    new = behind(door, scene.server(None)).start()  # takes those that had not been accepted, or were passed unread
     for client in clients:
         assert client.answer()[0] == 200
         assert client.is_closed()
@@ -213,13 +213,13 @@ def test_handover__the_door_comes_back_during_the_stop(door, scene):
 def test_handover__no_door_at_the_start(scene):
     """It waits for one, says so, and stops when told to."""
     door = scene.also_end(Door(scene.dir))
-    server = behind(door, scene).start()
+    server = behind(door, scene.server(None)).start()
     until(lambda: "no door yet" in server.log(), "a word about the door")
     door.start()
     wait_joined(server)
     assert once(server, get())[0] == 200
     server.stop_clean()
-    lonely = behind(door, scene)
+    lonely = behind(door, scene.server(None))
     door.signal(signal.SIGTERM)
     assert door.wait() == 0
     lonely.start()

@@ -75,7 +75,7 @@ def main(seconds, seed, minio):
     scene = scene_of("hell", seed, minio)
     archive = scene.archive("minio" if minio else "dir")
     door = scene.also_end(Door(scene.dir)).start()
-    servers = [wait_joined(behind(door, scene, archive, SHIP_INTERVAL_MS=100).start())
+    servers = [wait_joined(behind(door, scene.server(archive, SHIP_INTERVAL_MS=100)).start())
                for _ in range(2)]
     client = subprocess.Popen(
         [env.program("openloop"), "--host", "127.0.0.1", "--port", str(door.port), "--method", "POST",

@@ -48,7 +48,7 @@ def main(releases, requests, seed, minio):
     scene = scene_of("releases", seed, minio)
     archive = scene.archive("minio" if minio else "dir")
     door = scene.also_end(Door(scene.dir)).start()
-    servers = [wait_joined(behind(door, scene, archive, SHIP_INTERVAL_MS=100).start())
+    servers = [wait_joined(behind(door, scene.server(archive, SHIP_INTERVAL_MS=100)).start())
                for _ in range(2)]
     total = failed = acknowledged = 0
     for mode, method in KINDS:

@@ -54,9 +54,9 @@ class Door(Process):
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def behind(door, scene, archive=None, **settings):
-    """A server behind the door, not started."""
-    server = scene.server(archive, DOOR_SOCKET=door.path, **settings)
+def behind(door, server):
+    """Puts a server, not started yet, behind the door."""
+    server.settings["DOOR_SOCKET"] = door.path
     server.port.close()
     server.port = DoorPort(door)
     return server
