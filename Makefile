@@ -216,27 +216,21 @@ bench: ## what it costs, one table of ratios (QUICK=1: two minutes; JSON=FILE; G
 	@$(MAKE) -s -j$(JOBS) FLAVOUR=hooks build
 	@minio/build.sh || test -z "$$CI"
 	@tests/bench/bench.py $(if $(QUICK),--quick) $(if $(JSON),--json '$(JSON)') $(GROUPS)
-soak: build ## N=200 kill-and-restore rounds, then one server for SECONDS=60 (HARVEY_SEED repeats)
-	@.ci/deps test
-	@minio/build.sh || test -z "$$CI"
-	@HARVEY_BIN=$(CURDIR)/$B/bin /usr/bin/python3 tests/soak/soak.py rounds $${N:-200}
-	@HARVEY_BIN=$(CURDIR)/$B/bin /usr/bin/python3 tests/soak/soak.py run $(SECONDS)
 SOAK = HARVEY_BIN=$(CURDIR)/$B/bin /usr/bin/python3 tests/soak
-soak-handover: build ## the lead changes N=500 times under load, every tenth time by kill -9
+.PHONY: soak-ready
+soak-ready: build
 	@.ci/deps test
 	@minio/build.sh || test -z "$$CI"
+soak: soak-ready ## N=200 kill-and-restore rounds, then one server for SECONDS=60 (HARVEY_SEED repeats)
+	@$(SOAK)/soak.py rounds $${N:-200}
+	@$(SOAK)/soak.py run $(SECONDS)
+soak-handover: soak-ready ## the lead changes N=500 times under load, every tenth time by kill -9
 	@$(SOAK)/handover.py $${N:-500}
-soak-hosts: build ## two hosts with the same volume, N=200 times (root)
-	@.ci/deps test
-	@minio/build.sh || test -z "$$CI"
+soak-hosts: soak-ready ## two hosts with the same volume, N=200 times (root)
 	@$(SOAK)/hosts.py $${N:-200}
-soak-releases: build ## N=200 rolling releases behind the door under a million requests
-	@.ci/deps test
-	@minio/build.sh || test -z "$$CI"
+soak-releases: soak-ready ## N=200 rolling releases behind the door under a million requests
 	@$(SOAK)/releases.py $${N:-200}
-release-hell: build ## two servers behind the door, killed, stopped and replaced under load for SECONDS=60
-	@.ci/deps test
-	@minio/build.sh || test -z "$$CI"
+release-hell: soak-ready ## two servers behind the door, killed, stopped and replaced under load for SECONDS=60
 	@$(SOAK)/hell.py $(SECONDS)
 wal-bang: build ## N=8 containers on one volume, killed, stopped, checkpointed under, for SECONDS=60 (root)
 	@.ci/deps test

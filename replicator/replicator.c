@@ -329,15 +329,23 @@ static void replicator_last_out(struct replicator *r, struct leading *leading)
         enum rc rc = lockfile_try(&r->leader_lock, r->sidecar.leader_lock, &err);
         if (rc == RC_OK) {
             log_info("leader", "the last one ships the rest");
-            (void)replicator_start_over(r, leading);
+            if (replicator_start_over(r, leading)) {
+                break; /* the lead could not be taken, the log says why */
+            }
             return;
         }
         bool leader_ends = atomic_load(&live->finishing_lead) == atomic_load(&live->lead_seq);
-        if (rc != RC_BUSY || !leader_ends || leading->handed_over ||
-            clk_monotonic_ms() >= deadline || stop_wait_ms(&r->stop, STOP_NOW, FOLLOWER_TRY_MS)) {
+        if (rc == RC_BUSY && (!leader_ends || leading->handed_over)) {
             return; /* a leader that goes on has our commits */
         }
+        if (rc != RC_BUSY || clk_monotonic_ms() >= deadline ||
+            stop_wait_ms(&r->stop, STOP_NOW, FOLLOWER_TRY_MS)) {
+            break;
+        }
     }
+    r->unshipped = true;
+    (void)snprintf(r->stop_reason, sizeof r->stop_reason,
+                   "the last commits may be in the -wal alone, and are shipped by the next start");
 }
 
 static void *replicator_thread_main(void *arg)

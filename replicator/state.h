@@ -78,7 +78,7 @@ struct state_wal_map {
 
 /*
  * Shared by all processes on the database, and during a release those are of two versions: a change of
- * the layout changes its number, and a version with another one waits until the last user has gone.
+ * the layout changes its number, and a version with another one is refused until the last user has gone.
  */
 #define STATE_LIVE_LAYOUT 1u
 

@@ -16,7 +16,6 @@ struct handover {
     struct door_client *client; /* NULL: not looked for yet */
     int64_t missing_since_ms;   /* 0: the door is there */
     bool warned;
-    bool leaving;
 };
 
 enum rc handover_create(const struct handover_config *config, struct handover **handover,
@@ -135,7 +134,6 @@ bool handover_leave(struct handover *handover, int64_t now_ms)
 {
     const struct http_passer passer = {.arg = handover, .pass = pass};
     struct err err = ERR_INIT;
-    handover->leaving = true;
     if (handover->client == NULL) {
         return false;
     }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * http: see http.h. This file has the daemon, the connections and the drain; http_accept.c and
- * http_pass.c have how connections come and go, http_request.c has one request's way. Known traits of MHD 0.9.75 that shape both: no thread pool (quiesce with one aborts),
- * no suspend, an explicit timeout and connection limit, no listening socket.
+ * http_pass.c have how connections come and go, http_request.c has one request's way. Known traits of
+ * MHD 0.9.75 that shape them: no thread pool (quiesce with one aborts), no suspend, an explicit timeout
+ * and connection limit, no listening socket.
  */
 #include "server/http.h"
 

@@ -67,7 +67,7 @@ int http_epoll_fd(const struct http *http);
  */
 bool http_run(struct http *http, int64_t now_ms);
 
-/* Whether to wait for the listening socket now; false: at the limit, or a stop has begun. */
+/* Whether to wait for the listening socket now; false: at a limit, or a stop has begun. */
 bool http_may_accept(const struct http *http);
 
 /* Takes in some of those who wait at the listening socket; never blocks. */

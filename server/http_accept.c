@@ -13,12 +13,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define HTTP_ACCEPTS_MAX 32u /* per call: requests of those who are in already get their turn */
+#define HTTP_ACCEPTS_MAX 32u     /* per call: requests of those who are in already get their turn */
+#define HTTP_ACCEPT_PAUSE_MS 100 /* after an accept that failed: no descriptor, no memory */
 #define HTTP_QUEUE_TAKEN_MAX (2u * LISTENER_BACKLOG) /* accepted at most when a drain begins */
 
 bool http_may_accept(const struct http *http)
 {
-    return !http->draining && !http->passing &&
+    return !http->draining && !http->passing && http->now_ms >= http->accept_again_ms &&
            http->connections < http->config.connections_max + HTTP_SURPLUS_CONNECTIONS;
 }
 
@@ -41,8 +42,9 @@ static unsigned accept_some(struct http *http, unsigned most)
             if (errno == EINTR || errno == ECONNABORTED) {
                 continue;
             }
-            if (errno != EAGAIN) { /* EMFILE, ENOMEM: they stay in the kernel's queue */
-                log_debug("http", "accept  errno=%d", errno);
+            if (errno != EAGAIN) { /* they stay in the kernel's queue */
+                log_warn("http", "clients must wait: accept fails  errno=%d", errno);
+                http->accept_again_ms = http->now_ms + HTTP_ACCEPT_PAUSE_MS;
             }
             break;
         }

@@ -70,10 +70,11 @@ struct http {
     struct http_ring receiving;
     struct http_ring waiting;
     struct http_linger linger;
-    uint64_t round;    /* counts http_run */
-    int64_t now_ms;    /* of this round */
-    uint64_t progress; /* counts events in handlers: a round without one needs no second */
-    bool adopting;     /* while MHD_add_connection runs for a connection with a past */
+    uint64_t round;          /* counts http_run */
+    int64_t now_ms;          /* of this round */
+    uint64_t progress;       /* counts events in handlers: a round without one needs no second */
+    int64_t accept_again_ms; /* not before */
+    bool adopting;           /* while MHD_add_connection runs for a connection with a past */
     bool passing;
     bool draining;
     bool inserts_ended;

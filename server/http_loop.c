@@ -25,7 +25,8 @@
 
 #define LOOP_EVENTS_MAX 8
 #define LOOP_LINGER_US 100
-#define LOOP_PENDING_WAIT_US 5000 /* with inserts under way: MHD's own timeout says nothing then */
+#define LOOP_PENDING_WAIT_US 5000  /* with inserts under way: MHD's own timeout says nothing then */
+#define LOOP_CLOSED_WAIT_US 100000 /* no client is accepted now: looked at again */
 #define LOOP_IDLE_WAIT_US 10000000
 #define LOOP_SWEEP_MS 1000
 #define LOOP_RUNS_MAX 64         /* of HTTP without looking at other events */
@@ -83,7 +84,15 @@ static void clear_event(int fd)
 
 /* ---- the listening socket, and the door that brings it ---- */
 
-/* Waits for clients while they may come; the socket itself may have been replaced by the door. */
+static void stop_listening(struct http_loop *loop)
+{
+    if (loop->listening_fd >= 0) {
+        (void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, loop->listening_fd, NULL);
+        loop->listening_fd = -1;
+    }
+}
+
+/* Waits for clients while they may come. */
 static void keep_listening(struct http_loop *loop)
 {
     const struct listener *listener = loop->config.listener;
@@ -91,10 +100,7 @@ static void keep_listening(struct http_loop *loop)
     if (wanted == loop->listening_fd) {
         return;
     }
-    if (loop->listening_fd >= 0) { /* one that was replaced is closed: it has left the set */
-        (void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, loop->listening_fd, NULL);
-    }
-    loop->listening_fd = -1;
+    stop_listening(loop);
     if (wanted >= 0) {
         /* siblings wait for the same socket: one of us is woken per client, not all */
         struct epoll_event event = {.events = EPOLLIN | (listener->shared ? EPOLLEXCLUSIVE : 0u),
@@ -203,6 +209,8 @@ static void handle_event(struct http_loop *loop, enum loop_source source)
         loop->clients_wait = true; /* after http_run: who has left makes room for them */
         break;
     case LOOP_DOOR:
+        /* it may replace the socket; closing a shared one would leave it in our set */
+        stop_listening(loop);
         handover_run(config->handover, clk_monotonic_ms());
         break;
     case LOOP_WRITER:
@@ -274,6 +282,8 @@ static int64_t wait_us(struct http_loop *loop, bool more, int64_t linger_us, int
     }
     if (!loop->open && wait > LOOP_PENDING_WAIT_US) {
         wait = LOOP_PENDING_WAIT_US;
+    } else if (loop->listening_fd < 0 && wait > LOOP_CLOSED_WAIT_US) {
+        wait = LOOP_CLOSED_WAIT_US;
     }
     return wait;
 }

@@ -8,7 +8,7 @@
  *   used   those of requests that MHD has handed to us whole: headers and bodies
  * Equal: the socket is sent, and MHD gets another under the same number, one that stays silent. Not
  * equal (a next request has begun, a chunked body, whose framing is not counted): served on, and
- * looked at again after its next answer.
+ * looked at again after each round.
  *
  * Looked at between two rounds of MHD, never inside its callbacks: a connection that MHD is about to
  * close (HTTP/1.0, "Connection: close") is gone by then.

@@ -225,9 +225,8 @@ void listener_take(struct listener *listener, int fd)
 {
     listener_close(listener);
     int flags = fcntl(fd, F_GETFL);
-    if (flags >= 0) {
-        (void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-    }
+    int set = flags < 0 ? -1 : fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+    ASSERT(set == 0); /* it fails for no socket */
     listener->fd = fd;
     listener->shared = true;
     listener->unix_path[0] = '\0';
