@@ -200,7 +200,11 @@ lint: ## format, layers, banned functions, headers, licences, scripts, clang-tid
 format: ## clang-format over every C file
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
 
-.PHONY: fuzz bench soak soak-handover soak-hosts soak-releases release-hell wal-bang scenarios
+.PHONY: mutations fuzz bench soak soak-handover soak-hosts soak-releases release-hell wal-bang scenarios
+mutations: ## each defence taken out, one after the other: the test for it must fail (NAME="start- door")
+	@.ci/deps test
+	@minio/build.sh || test -z "$$CI"
+	@tests/mutations/run.py -j $(JOBS) $(NAME)
 fuzz: ## every parser under a fuzzer for SECONDS=60 each (clang)
 	@.ci/deps check
 	@$(MAKE) -s -j$(JOBS) CC=clang FLAVOUR=fuzz fuzz-programs
@@ -210,7 +214,7 @@ fuzz: ## every parser under a fuzzer for SECONDS=60 each (clang)
 	        build/corpus/$$name tests/fuzz/corpus/$$name || exit 1; done
 .PHONY: fuzz-programs
 fuzz-programs: $(FUZZ_NAMES:%=$B/tests/fuzz/%)
-bench: ## what it costs, one table of ratios (QUICK=1: two minutes; JSON=FILE; GROUPS=restore)
+bench: ## what it costs, one table of ratios, 40 minutes (QUICK=1: three; JSON=FILE; GROUPS=restore)
 	@.ci/deps test hey wrk
 	@$(MAKE) -s -j$(JOBS) build
 	@$(MAKE) -s -j$(JOBS) FLAVOUR=hooks build

@@ -101,6 +101,9 @@ static enum rc catalog_read_birth(struct catalog_generation *generation, struct 
     if (rc == RC_LIMIT) {
         return err_set(err, RC_CORRUPT, "%s is larger than a birth can be", text);
     }
+    if (rc == RC_NOT_FOUND) {
+        return err_set(err, RC_CORRUPT, "%s was listed, but is gone", text);
+    }
     if (rc != RC_OK) {
         return rc;
     }
@@ -115,19 +118,57 @@ static enum rc catalog_read_birth(struct catalog_generation *generation, struct 
     return RC_OK;
 }
 
-enum rc catalog_read_generations(struct catalog *catalog, struct store *store, struct err *err)
+/* Reads each birth, twice where the first answer is none: a proxy may have sent something else. */
+static enum rc catalog_read_each_birth(struct catalog *catalog, struct store *store,
+                                       struct buf *json, struct err *err)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < catalog->generation_count; i++) {
+        struct catalog_generation *generation = &catalog->generations[i];
+        struct generation_birth numbered = generation->birth;
+        enum rc rc = catalog_read_birth(generation, store, json, err);
+        if (rc == RC_CORRUPT) {
+            generation->birth = numbered;
+            rc = catalog_read_birth(generation, store, json, err);
+        }
+        if (rc != RC_OK && rc != RC_CORRUPT) {
+            return rc;
+        }
+        if (rc == RC_OK) {
+            catalog->generations[kept++] = *generation;
+        } else if (catalog->damaged_count++ == 0) {
+            (void)snprintf(catalog->damaged, sizeof catalog->damaged, "%.250s", err->text);
+        }
+    }
+    catalog->generation_count = kept;
+    return RC_OK;
+}
+
+enum rc catalog_read_births(struct catalog *catalog, struct store *store, struct err *err)
 {
     char prefix[OBJECT_KEY_BYTES];
     struct buf json;
+    struct err local_err = ERR_INIT;
+    err = err != NULL ? err : &local_err;
     catalog_deinit(catalog);
     object_key_generations_prefix(prefix);
     buf_init(&json, HISTORY_JSON_BYTES_MAX);
     enum rc rc = store_list(store, prefix, "", catalog_note_generation, catalog, err);
-    for (size_t i = 0; rc == RC_OK && i < catalog->generation_count; i++) {
-        rc = catalog_read_birth(&catalog->generations[i], store, &json, err);
+    if (rc == RC_OK) {
+        rc = catalog_read_each_birth(catalog, store, &json, err);
     }
     buf_deinit(&json);
     if (rc != RC_OK) {
+        catalog_deinit(catalog);
+    }
+    return rc;
+}
+
+enum rc catalog_read_generations(struct catalog *catalog, struct store *store, struct err *err)
+{
+    enum rc rc = catalog_read_births(catalog, store, err);
+    if (rc == RC_OK && catalog->damaged_count > 0) {
+        rc = err_set(err, RC_CORRUPT, "%s", catalog->damaged);
         catalog_deinit(catalog);
     }
     return rc;
@@ -173,6 +214,8 @@ static enum rc catalog_read_highest_claim(struct catalog_generation *generation,
     enum rc rc = store_get_buf(store, text, &json, err);
     if (rc == RC_LIMIT) {
         rc = err_set(err, RC_CORRUPT, "%s is larger than a claim can be", text);
+    } else if (rc == RC_NOT_FOUND) {
+        rc = err_set(err, RC_CORRUPT, "%s was listed, but is gone", text);
     } else if (rc == RC_OK) {
         rc = lead_claim_decode(json.data, json.size, &claim, err);
         rc = rc == RC_OK ? rc : err_prefix(err, "reading %s", text);
@@ -299,16 +342,13 @@ static enum rc catalog_list_segments(struct catalog_generation *generation, stru
     return rc;
 }
 
-enum rc catalog_load_generation(struct catalog_generation *generation, struct store *store,
-                                uint32_t wal_no_from, struct err *err)
+enum rc catalog_load_lists(struct catalog_generation *generation, struct store *store,
+                           uint32_t wal_no_from, struct err *err)
 {
     char prefix[OBJECT_KEY_BYTES];
     catalog_forget_lists(generation);
     object_key_leads_prefix(&generation->birth.id, prefix);
     enum rc rc = store_list(store, prefix, "", catalog_note_lead, generation, err);
-    if (rc == RC_OK && generation->term_highest > 0) {
-        rc = catalog_read_highest_claim(generation, store, err);
-    }
     if (rc == RC_OK) {
         rc = catalog_list_snapshots(generation, store, err);
     }
@@ -321,6 +361,19 @@ enum rc catalog_load_generation(struct catalog_generation *generation, struct st
     }
     generation->loaded = true;
     return RC_OK;
+}
+
+enum rc catalog_load_generation(struct catalog_generation *generation, struct store *store,
+                                uint32_t wal_no_from, struct err *err)
+{
+    enum rc rc = catalog_load_lists(generation, store, wal_no_from, err);
+    if (rc == RC_OK && generation->term_highest > 0) {
+        rc = catalog_read_highest_claim(generation, store, err);
+    }
+    if (rc != RC_OK) {
+        catalog_forget_lists(generation);
+    }
+    return rc;
 }
 
 /* ---- the latest ---- */
@@ -379,9 +432,9 @@ static enum rc catalog_fetch_head(struct store *store, const char *key, size_t w
     return store_get(store, key, &range, catalog_append, head, err);
 }
 
-enum rc catalog_read_header(const struct generation_id *generation,
-                            const struct catalog_segment *segment, struct store *store,
-                            struct segment_header *header, struct err *err)
+static enum rc catalog_read_header_once(const struct generation_id *generation,
+                                        const struct catalog_segment *segment, struct store *store,
+                                        struct segment_header *header, struct err *err)
 {
     char name[OBJECT_KEY_BYTES];
     char own_name[OBJECT_KEY_BYTES];
@@ -411,6 +464,9 @@ enum rc catalog_read_header(const struct generation_id *generation,
     if (rc == RC_LIMIT) {
         return err_set(err, RC_CORRUPT, "%s has a header without end", name);
     }
+    if (rc == RC_NOT_FOUND) {
+        return err_set(err, RC_CORRUPT, "%s was listed, but is gone", name);
+    }
     if (rc != RC_OK) {
         return rc;
     }
@@ -420,4 +476,14 @@ enum rc catalog_read_header(const struct generation_id *generation,
         return err_set(err, RC_CORRUPT, "%s holds the object %s", name, own_name);
     }
     return RC_OK;
+}
+
+enum rc catalog_read_header(const struct generation_id *generation,
+                            const struct catalog_segment *segment, struct store *store,
+                            struct segment_header *header, struct err *err)
+{
+    enum rc rc = catalog_read_header_once(generation, segment, store, header, err);
+    /* One wrong answer is no damage: a proxy on the way may have answered with something else. */
+    return rc == RC_CORRUPT ? catalog_read_header_once(generation, segment, store, header, err)
+                            : rc;
 }

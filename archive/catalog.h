@@ -57,6 +57,8 @@ struct catalog_generation {
 struct catalog {
     size_t generation_count;
     struct catalog_generation *generations; /* owned, by number, then id */
+    size_t damaged_count;                   /* births that catalog_read_births left out */
+    char damaged[256];                      /* words for a person: what is wrong with the first */
 };
 
 void catalog_init(struct catalog *catalog);
@@ -67,12 +69,23 @@ RC_MUST_CHECK enum rc catalog_read_generations(struct catalog *catalog, struct s
                                                struct err *err);
 
 /*
+ * The same for a reader that can do without some: a birth that cannot be read is left out and counted.
+ * A restore must not depend on an object that it does not need.
+ */
+RC_MUST_CHECK enum rc catalog_read_births(struct catalog *catalog, struct store *store,
+                                          struct err *err);
+
+/*
  * Fills the lists of one generation: claims, snapshots, and segments from WAL `wal_no_from` on
  * (1 = all). Calling it again replaces them.
  */
 RC_MUST_CHECK enum rc catalog_load_generation(struct catalog_generation *generation,
                                               struct store *store, uint32_t wal_no_from,
                                               struct err *err);
+
+/* The same without the highest claim's JSON: term_highest_tag is "". For readers, whom no lead concerns. */
+RC_MUST_CHECK enum rc catalog_load_lists(struct catalog_generation *generation, struct store *store,
+                                         uint32_t wal_no_from, struct err *err);
 
 /* The generation with that id, or NULL. */
 struct catalog_generation *catalog_find(const struct catalog *catalog,
@@ -130,11 +143,12 @@ RC_MUST_CHECK enum rc catalog_find_run(const struct catalog_generation *generati
                                        struct catalog_run *run, struct err *err);
 
 /*
- * True when two generations have the same parent generation and neither supersedes the other (nor
- * does a later one supersede either): *a, *b get them. Looks at the newest ones only as far as a
- * choice would matter for "latest".
+ * Where two generations have the same parent generation and neither supersedes the other (nor
+ * does a later one supersede either) *a, *b get them, else NULL. Looks at the newest ones only as far
+ * as a choice would matter for "latest". RC_NOMEM.
  */
-bool catalog_find_fork(const struct catalog *catalog, const struct catalog_generation **a,
-                       const struct catalog_generation **b);
+RC_MUST_CHECK enum rc catalog_find_fork(const struct catalog *catalog,
+                                        const struct catalog_generation **a,
+                                        const struct catalog_generation **b, struct err *err);
 
 #endif

@@ -71,16 +71,18 @@ static const struct catalog_generation *catalog_find_sibling(const struct catalo
     return NULL;
 }
 
-bool catalog_find_fork(const struct catalog *catalog, const struct catalog_generation **a,
-                       const struct catalog_generation **b)
+enum rc catalog_find_fork(const struct catalog *catalog, const struct catalog_generation **a,
+                          const struct catalog_generation **b, struct err *err)
 {
     *a = NULL;
     *b = NULL;
     if (catalog->generation_count < 2) {
-        return false;
+        return RC_OK;
     }
     bool *alive = calloc(catalog->generation_count, sizeof *alive);
-    ASSERT(alive != NULL); /* a byte for each generation */
+    if (alive == NULL) {
+        return err_set(err, RC_NOMEM, "no memory for a flag per generation");
+    }
     catalog_mark_alive(catalog, alive);
     /* Only the line that leads to the newest generation matters: that is what "latest" follows. */
     const struct catalog_generation *own = &catalog->generations[catalog->generation_count - 1];
@@ -97,5 +99,5 @@ bool catalog_find_fork(const struct catalog *catalog, const struct catalog_gener
         own = parent != NULL && parent < own ? parent : NULL; /* numbers fall: no circle */
     }
     free(alive);
-    return *a != NULL;
+    return RC_OK;
 }

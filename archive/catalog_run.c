@@ -484,19 +484,28 @@ static enum rc run_answer(struct run_finder *finder, struct run_end *end, struct
     return RC_OK;
 }
 
-/* The run that goes furthest; each round but the last moves its end forward. */
+/*
+ * The run that goes furthest. Each round but the last moves its end forward, or back before an object
+ * that turned out to be damaged when another was held against it: it stays out from then on.
+ */
 static enum rc run_find(struct run_finder *finder, struct run_end *end, struct err *err)
 {
-    bool grown = true;
+    bool again = true;
     enum rc rc = RC_OK;
     ASSERT(finder->run != NULL);
-    while (rc == RC_OK && grown) {
+    while (rc == RC_OK && again) {
+        end->kind = CATALOG_END_CLEAN;
         rc = run_extend(finder, err);
         if (rc == RC_OK) {
             rc = run_drop_unreadable_end(finder, err);
         }
         if (rc == RC_OK) {
-            rc = run_check_overlaps(finder, end, &grown, err);
+            rc = run_check_overlaps(finder, end, &again, err);
+        }
+        size_t count = finder->run_count;
+        if (rc == RC_OK && !again) {
+            rc = run_drop_unreadable_end(finder, err);
+            again = finder->run_count < count;
         }
     }
     return rc;

@@ -33,6 +33,27 @@ __attribute__((constructor)) static void json_fields_watch_memory(void)
     json_set_alloc_funcs(json_fields_malloc, inner_free);
 }
 
+bool json_fields_lacked_memory(void)
+{
+    return json_fields_memory_ended;
+}
+
+enum rc json_fields_load(const uint8_t *json, size_t count, const char *what, json_t **root,
+                         struct err *err)
+{
+    json_error_t where;
+    json_fields_memory_ended = false;
+    *root = json_loadb(count == 0 ? "" : (const char *)json, count, JSON_REJECT_DUPLICATES, &where);
+    if (json_fields_memory_ended) {
+        json_decref(*root); /* what it gives then may lack a part */
+        *root = NULL;
+        return err_set(err, RC_NOMEM, "no memory to read %s of %zu bytes", what, count);
+    }
+    return *root != NULL
+               ? RC_OK
+               : err_set(err, RC_CORRUPT, "%s: line %d: %.150s", what, where.line, where.text);
+}
+
 enum rc json_fields_open(struct json_fields *fields, const uint8_t *json, size_t count,
                          size_t count_max, const char *what, struct err *err)
 {
@@ -42,15 +63,8 @@ enum rc json_fields_open(struct json_fields *fields, const uint8_t *json, size_t
                              count, count_max);
         return fields->rc;
     }
-    json_error_t where;
-    json_fields_memory_ended = false;
-    fields->object = json_loadb((const char *)json, count, JSON_REJECT_DUPLICATES, &where);
-    if (json_fields_memory_ended) {
-        fields->rc = err_set(err, RC_NOMEM, "no memory to read %s of %zu bytes", what, count);
-        return fields->rc;
-    }
-    if (fields->object == NULL) {
-        fields->rc = err_set(err, RC_CORRUPT, "%s: line %d: %.150s", what, where.line, where.text);
+    fields->rc = json_fields_load(json, count, what, &fields->object, err);
+    if (fields->rc != RC_OK) {
         return fields->rc;
     }
     if (!json_is_object(fields->object)) {

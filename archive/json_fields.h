@@ -2,7 +2,8 @@
 /*
  * json_fields: the rules for the archive's JSON objects, once (docs/archive-format.md, "Births,
  * claims, markers"): one object, "format": 1, no key twice, every field of its type and in its
- * range, unknown keys passed over. Used by history_format and snapshot_format only.
+ * range, unknown keys passed over. Used by history_format and snapshot_format; who calls jansson
+ * elsewhere takes the watch on its memory from here.
  *
  * The reader remembers its first failure: read all fields, then look at `rc` once. After a failure
  * the getters do nothing and answer zero.
@@ -29,6 +30,13 @@ struct json_fields {
     enum rc rc;
     struct err *err; /* borrowed */
 };
+
+/* Parses; *root is owned by the caller. RC_CORRUPT; RC_NOMEM, which jansson alone would not tell from it. */
+RC_MUST_CHECK enum rc json_fields_load(const uint8_t *json, size_t count, const char *what,
+                                       json_t **root, struct err *err);
+
+/* An allocation of jansson's has failed on this thread since the last json_fields_load: for json_unpack. */
+bool json_fields_lacked_memory(void);
 
 /* Parses and checks "format". RC_CORRUPT, RC_NOMEM. json_fields_close is due in any case. */
 RC_MUST_CHECK enum rc json_fields_open(struct json_fields *fields, const uint8_t *json,

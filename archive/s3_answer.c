@@ -88,7 +88,8 @@ static int64_t s3_parse_date(const char *value, const char *end)
 
 static void s3_restart(struct s3_answer *answer, const char *line, size_t count)
 {
-    struct s3_answer fresh = {.sent = answer->sent, .resent = answer->resent};
+    struct s3_answer fresh = {
+        .sent = answer->sent, .resent = answer->resent, .is_head = answer->is_head};
     const char *end = line + count;
     const char *p = memchr(line, ' ', count);
     uint64_t status = 0;
@@ -355,8 +356,9 @@ static enum rc s3_fail_transport(const struct s3_answer *answer, const char *wha
         return err_set(err, RC_STOPPED, "%s %s: stopped", what, key);
     case S3_TRANSPORT_NOMEM:
         return err_set(err, RC_NOMEM, "%s %s: no memory for the request", what, key);
+    case S3_TRANSPORT_ABORTED: /* not by our sink, whose words would be in place: by libs3 */
+        return err_set(err, RC_UNAVAILABLE, "%s %s: the answer is no XML of a store", what, key);
     case S3_TRANSPORT_NONE:
-    case S3_TRANSPORT_ABORTED:
     case S3_TRANSPORT_OK:
         break;
     }
@@ -401,6 +403,14 @@ enum rc s3_answer_fail(const struct s3_answer *answer, const char *what, const c
                        "region",
                        what, key, status, answer->code, *answer->location == '\0' ? "" : " to ",
                        answer->location);
+    }
+    if (status == 404 && !answer->is_head && *answer->code == '\0') {
+        /* A store says what is missing. A proxy that has lost its backend must not pass for an empty
+         * archive. */
+        return err_set(err, RC_UNAVAILABLE,
+                       "%s %s: 404, and not in a store's words: something else answers at this "
+                       "address",
+                       what, key);
     }
     const struct s3_code *known = s3_find_code(answer->code);
     const char *hint = known != NULL ? known->hint : "";

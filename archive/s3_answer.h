@@ -55,6 +55,7 @@ struct s3_answer {
     size_t head_count;
     char head[S3_ANSWER_HEAD_BYTES];
     char tail[S3_ANSWER_TAIL_BYTES]; /* last bytes, right-aligned; zero bytes before them */
+    bool is_head;                    /* the answer to a HEAD: an error has no words */
     char code[64];                   /* <Code> of an error; "" = none */
     char message[160];               /* <Message> */
 };

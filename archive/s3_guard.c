@@ -141,6 +141,9 @@ static bool s3_guard_take(struct s3_guard_call *call, int option, va_list args)
     case CURLOPT_UPLOAD:
         call->is_upload = true;
         return false;
+    case CURLOPT_NOBODY: /* libs3 sets it for a HEAD only */
+        call->answer.is_head = true;
+        return false;
     case CURLOPT_HEADERFUNCTION:
     case CURLOPT_HEADERDATA:
     case CURLOPT_READFUNCTION:

@@ -22,6 +22,7 @@
 #define HARVEY_ARCHIVE_S3_GUARD_H
 
 #include "archive/s3_answer.h"
+#include "base/failpoint.h"
 #include "base/stop.h"
 
 #include <stdbool.h>
@@ -67,16 +68,13 @@ void s3_guard_begin(struct s3_guard_call *call);
 void s3_guard_end(struct s3_guard_call *call);
 
 /*
- * True only in a test build with -DS3_GUARD_OFF, which shows what libs3 does without the guard:
- * then options pass through untouched, no answer is collected, and libs3's status counts.
+ * True only with test hooks and HARVEY_TEST_S3_GUARD_OFF (base/failpoint.h), which shows what libs3
+ * does without the guard: then options pass through untouched, no answer is collected, and libs3's
+ * status counts.
  */
 static inline bool s3_guard_is_off(void)
 {
-#ifdef S3_GUARD_OFF
-    return true;
-#else
-    return false;
-#endif
+    return FAILPOINT_SWITCH("S3_GUARD_OFF");
 }
 
 #endif

@@ -79,16 +79,19 @@ enum rc segment_write(struct segment_writer *writer, struct segment_header *head
         err_assert_failed(problem, __FILE__, __LINE__);
     }
     segment_assert_ends(header, content, content_bytes);
-    hash_sha256(content, content_bytes, header->content_sha256);
     size_t header_bytes = segment_header_frame_bytes(header->time_count);
     size_t start = object->size;
-    enum rc rc = buf_reserve(object, header_bytes, err);
-    if (rc != RC_OK) {
-        return rc;
+    enum rc rc = hash_sha256(content, content_bytes, header->content_sha256, err);
+    if (rc == RC_OK) {
+        rc = buf_reserve(object, header_bytes, err);
     }
-    segment_header_encode(header, object->data + start);
-    object->size = start + header_bytes;
-    rc = codec_encode(writer->encoder, content, content_bytes, object, err);
+    if (rc == RC_OK) {
+        rc = segment_header_encode(header, object->data + start, err);
+    }
+    if (rc == RC_OK) {
+        object->size = start + header_bytes;
+        rc = codec_encode(writer->encoder, content, content_bytes, object, err);
+    }
     if (rc != RC_OK) {
         object->size = start; /* half an object is none */
     }
@@ -184,11 +187,13 @@ static enum rc segment_read_content(struct segment_reader *reader, const uint8_t
 {
     enum rc rc = codec_decode(reader->decoder, frame, frame_bytes, (size_t)header->content_bytes,
                               content, err);
+    uint8_t digest[HASH_SHA256_BYTES];
+    if (rc == RC_OK) {
+        rc = hash_sha256(content->data, content->size, digest, err);
+    }
     if (rc != RC_OK) {
         return rc;
     }
-    uint8_t digest[HASH_SHA256_BYTES];
-    hash_sha256(content->data, content->size, digest);
     if (memcmp(digest, header->content_sha256, sizeof digest) != 0) {
         return err_set(err, RC_CORRUPT, "the content has another SHA-256");
     }

@@ -223,7 +223,7 @@ size_t segment_header_frame_bytes(uint32_t time_count)
     return FRAME_HEAD_BYTES + HEADER_BYTES(time_count);
 }
 
-void segment_header_encode(const struct segment_header *header, uint8_t *frame)
+enum rc segment_header_encode(const struct segment_header *header, uint8_t *frame, struct err *err)
 {
     size_t header_bytes = HEADER_BYTES(header->time_count);
     uint8_t *p = frame + FRAME_HEAD_BYTES;
@@ -260,7 +260,7 @@ void segment_header_encode(const struct segment_header *header, uint8_t *frame)
         bytes_put_u32(row, header->times[i].frame_no);
         bytes_put_u64(row + 4, (uint64_t)header->times[i].unix_ms);
     }
-    hash_sha256(p, hashed_bytes, p + hashed_bytes);
+    return hash_sha256(p, hashed_bytes, p + hashed_bytes, err);
 }
 
 static struct wal_checksum segment_get_checksum(const uint8_t *p)
@@ -310,7 +310,10 @@ static enum rc segment_check_frame(const uint8_t *p, size_t header_bytes, struct
     }
     size_t hashed_bytes = header_bytes - HASH_SHA256_BYTES;
     uint8_t digest[HASH_SHA256_BYTES];
-    hash_sha256(p, hashed_bytes, digest);
+    enum rc rc = hash_sha256(p, hashed_bytes, digest, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
     if (memcmp(digest, p + hashed_bytes, sizeof digest) != 0) {
         return err_set(err, RC_CORRUPT, "the header of the WAL object has another SHA-256");
     }

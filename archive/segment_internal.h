@@ -14,7 +14,8 @@
 size_t segment_header_frame_bytes(uint32_t time_count);
 
 /* Writes that frame. The header must be free of problems. */
-void segment_header_encode(const struct segment_header *header, uint8_t *frame);
+RC_MUST_CHECK enum rc segment_header_encode(const struct segment_header *header, uint8_t *frame,
+                                            struct err *err);
 
 /* What is wrong with a header, by the rules of docs/archive-format.md; NULL = nothing. */
 const char *segment_header_problem(const struct segment_header *header);

@@ -32,6 +32,7 @@ enum rc sidecar_init(struct sidecar *sidecar, const char *database_path, struct 
     sidecar_name(sidecar->dir, database_path, "-harvey");
     sidecar_name(sidecar->leader_lock, sidecar->dir, "/leader.lock");
     sidecar_name(sidecar->serving_lock, sidecar->dir, "/serving.lock");
+    sidecar_name(sidecar->open_lock, sidecar->dir, "/open.lock");
     sidecar_name(sidecar->state, sidecar->dir, "/state");
     sidecar_name(sidecar->spool, sidecar->dir, "/spool");
     sidecar_name(sidecar->snapshot, sidecar->dir, "/snapshot");

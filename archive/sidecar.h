@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * sidecar: names in `<database>-harvey/`, the folder beside a database that holds what is ours:
- *   leader.lock   serving.lock   state   spool/   snapshot/   restored.json   health.sock
+ *   leader.lock   serving.lock   open.lock   state   spool/   snapshot/   restored.json   health.sock
  *
  * Thread: any (pure functions).
  */
@@ -19,6 +19,7 @@ struct sidecar {
     char dir[FSIO_PATH_BYTES];     /* <database>-harvey */
     char leader_lock[FSIO_PATH_BYTES];
     char serving_lock[FSIO_PATH_BYTES]; /* held by a leader whose start was passed */
+    char open_lock[FSIO_PATH_BYTES];    /* shared by servers behind a door that let clients in */
     char state[FSIO_PATH_BYTES];
     char spool[FSIO_PATH_BYTES];
     char snapshot[FSIO_PATH_BYTES];

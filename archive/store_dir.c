@@ -372,6 +372,9 @@ static enum rc store_dir_stat_object(const struct store_dir *dir, const char *ke
     if (!stat.exists || stat.is_dir) {
         return store_dir_no_object(dir, key, err);
     }
+    if (!stat.is_file) { /* a pipe, say: nobody waits for who writes into it */
+        return err_set(err, RC_CORRUPT, "%s is not a file", path);
+    }
     *bytes = stat.size_bytes;
     return RC_OK;
 }

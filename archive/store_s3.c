@@ -99,6 +99,25 @@ static bool store_s3_host_wants_v4(const char *endpoint)
     return false;
 }
 
+/* What libs3 says where the guard has no say: it made no request, or a test took the guard out. */
+static enum rc store_s3_status_rc(S3Status status)
+{
+    switch ((int)status) {
+    case S3StatusOutOfMemory:
+        return RC_NOMEM;
+    case S3StatusErrorNoSuchKey:
+    case S3StatusErrorNoSuchBucket:
+    case S3StatusHttpErrorNotFound:
+        return RC_NOT_FOUND;
+    case S3StatusErrorPreconditionFailed:
+        return RC_EXISTS;
+    case S3StatusErrorAccessDenied:
+        return RC_DENIED;
+    default:
+        return s3_guard_is_off() ? RC_UNAVAILABLE : RC_INVALID;
+    }
+}
+
 enum rc store_s3_fail(const struct store_s3_call *call, const char *what, const char *key,
                       struct err *err)
 {
@@ -116,8 +135,8 @@ enum rc store_s3_fail(const struct store_s3_call *call, const char *what, const 
         }
         return err_set(err, rc, "%s", failure.text);
     }
-    enum rc rc = call->status == S3StatusOutOfMemory ? RC_NOMEM : RC_INVALID;
-    return err_set(err, rc, "%s %s: libs3 says %s", what, key, S3_get_status_name(call->status));
+    return err_set(err, store_s3_status_rc(call->status), "%s %s: libs3 says %s", what, key,
+                   S3_get_status_name(call->status));
 }
 
 enum rc store_s3_full_key(const struct store_s3 *s3, const char *key, char full[STORE_S3_KEY_BYTES],

@@ -71,6 +71,10 @@ enum rc store_s3_list(struct store *store, const char *prefix, const char *start
 /* Asks for one key of the bucket: RC_OK when bucket and credentials are good. */
 RC_MUST_CHECK enum rc store_s3_check_bucket(struct store_s3 *s3, struct err *err);
 
+/* Whether a listing shows the whole key. Errors of a listing; a missing bucket is RC_NOT_FOUND. */
+RC_MUST_CHECK enum rc store_s3_is_listed(struct store_s3 *s3, const char *full, bool *listed,
+                                         struct err *err);
+
 /*
  * Puts one object twice with If-None-Match: *, and removes it. *conditional = the second was
  * refused. A store that refuses the header itself (501) is RC_OK with false.

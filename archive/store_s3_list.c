@@ -173,6 +173,17 @@ enum rc store_s3_list(struct store *store, const char *prefix, const char *start
     return store_s3_walk_pages(&walk, err);
 }
 
+enum rc store_s3_is_listed(struct store_s3 *s3, const char *full, bool *listed, struct err *err)
+{
+    struct store_s3_page page = {.count = 0};
+    buf_init(&page.entries, STORE_S3_PAGE_BYTES_MAX);
+    enum rc rc = store_s3_fetch_page(s3, full, "", 1, &page, err);
+    *listed = rc == RC_OK && page.count > 0 && page.entries.size > 8 &&
+              strcmp((const char *)page.entries.data + 8, full) == 0;
+    buf_deinit(&page.entries);
+    return rc;
+}
+
 enum rc store_s3_check_bucket(struct store_s3 *s3, struct err *err)
 {
     struct store_s3_page page = {.count = 0};

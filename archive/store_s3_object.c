@@ -34,11 +34,15 @@ struct store_s3_upload {
     struct store_s3_md5 md5;
 };
 
-static void store_s3_md5(const uint8_t *bytes, size_t count, struct store_s3_md5 *md5)
+static enum rc store_s3_md5(const uint8_t *bytes, size_t count, struct store_s3_md5 *md5,
+                            struct err *err)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     uint8_t digest[HASH_MD5_BYTES + 2] = {0}; /* padded to whole groups of three */
-    hash_md5(bytes, count, digest);
+    enum rc rc = hash_md5(bytes, count, digest, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
     bytes_to_hex(digest, HASH_MD5_BYTES, md5->hex);
     size_t n = 0;
     for (size_t i = 0; i < sizeof digest; i += 3) {
@@ -49,6 +53,7 @@ static void store_s3_md5(const uint8_t *bytes, size_t count, struct store_s3_md5
         }
     }
     memcpy(md5->base64 + 22, "==", 3); /* 16 bytes fill 22 digits */
+    return RC_OK;
 }
 
 /* ---- head ---- */
@@ -80,6 +85,29 @@ static enum rc store_s3_look(struct store_s3 *s3, const char *full, uint64_t *by
     return RC_OK;
 }
 
+/*
+ * A HEAD has no body that could say whether the object is missing or the bucket, or whether it was a
+ * store that answered at all: nothing is believed to be missing that a listing shows.
+ */
+static enum rc store_s3_look_twice(struct store_s3 *s3, const char *full, uint64_t *bytes,
+                                   char etag[64], struct err *err)
+{
+    enum rc rc = store_s3_look(s3, full, bytes, etag, err);
+    if (rc != RC_NOT_FOUND) {
+        return rc;
+    }
+    struct err second = ERR_INIT;
+    bool listed = false;
+    enum rc list_rc = store_s3_is_listed(s3, full, &listed, &second);
+    if (list_rc != RC_OK) {
+        return err_set(err, list_rc, "%s", second.text);
+    }
+    if (listed) {
+        return err_set(err, RC_UNAVAILABLE, "HEAD %s: 404, but the listing shows it", full);
+    }
+    return rc;
+}
+
 enum rc store_s3_head(struct store *store, const char *key, uint64_t *bytes, struct err *err)
 {
     struct store_s3 *s3 = store_s3_of(store);
@@ -87,15 +115,7 @@ enum rc store_s3_head(struct store *store, const char *key, uint64_t *bytes, str
     char etag[64];
     enum rc rc = store_s3_full_key(s3, key, full, err);
     if (rc == RC_OK) {
-        rc = store_s3_look(s3, full, bytes, etag, err);
-    }
-    if (rc == RC_NOT_FOUND) {
-        /* A HEAD has no body that could say whether it is the object or the bucket. */
-        struct err second = ERR_INIT;
-        enum rc bucket = store_s3_check_bucket(s3, &second);
-        if (bucket != RC_OK) {
-            rc = err_set(err, bucket, "%s", second.text);
-        }
+        rc = store_s3_look_twice(s3, full, bytes, etag, err);
     }
     return rc;
 }
@@ -150,7 +170,7 @@ static enum rc store_s3_fetch(struct store_s3 *s3, const char *full,
                   &call);
     store_s3_end(&call);
     const struct s3_answer *answer = &call.guard.answer;
-    if (call.sink_rc == RC_OK && answer->http_status == 416 && range->offset == 0) {
+    if (call.sink_rc == RC_OK && answer->http_status == 416 && call.ranged && range->offset == 0) {
         return RC_OK; /* the first bytes of an object that has none */
     }
     if (call.sink_rc != RC_OK || !store_s3_succeeded(&call)) {
@@ -298,6 +318,24 @@ static enum rc store_s3_settle_etag(struct store_s3 *s3, const struct store_s3_u
 }
 
 /*
+ * What this call has just put arrived damaged. The name is ours (the put was answered with success),
+ * and a conditional put would meet the damaged object for ever: it is put over it, once. Not for "if
+ * absent": a store that ignores the condition may show somebody else's object there.
+ */
+static enum rc store_s3_put_again(struct store_s3 *s3, const struct store_s3_upload *upload,
+                                  struct err *err)
+{
+    struct store_s3_call call;
+    store_s3_send(s3, upload, false, &call);
+    if (!store_s3_succeeded(&call)) {
+        return store_s3_fail(&call, "PUT", upload->key, err);
+    }
+    return strcasecmp(call.guard.answer.etag, upload->md5.hex) == 0
+               ? RC_OK
+               : store_s3_settle_etag(s3, upload, &call.guard.answer, err);
+}
+
+/*
  * 412. The same bytes are an earlier try of ours; for "if absent" that counts only when this very
  * call sent them twice: else the caller asked whether the name was free, and it was not.
  */
@@ -326,7 +364,10 @@ static enum rc store_s3_settle(struct store_s3 *s3, const struct store_s3_upload
         if (s3_guard_is_off() || strcasecmp(answer->etag, upload->md5.hex) == 0) {
             return RC_OK;
         }
-        return store_s3_settle_etag(s3, upload, answer, err);
+        enum rc settled = store_s3_settle_etag(s3, upload, answer, err);
+        return settled == RC_CORRUPT && mode == STORE_PUT_PLAIN
+                   ? store_s3_put_again(s3, upload, err)
+                   : settled;
     }
     enum rc rc = store_s3_fail(call, "PUT", upload->key, err);
     if (s3_guard_is_off()) {
@@ -371,9 +412,8 @@ static enum rc store_s3_load(struct store_s3 *s3, const struct store_body *body,
         }
         upload->bytes = s3->body;
     }
-    store_s3_md5(upload->count > 0 ? upload->bytes : (const uint8_t *)"", upload->count,
-                 &upload->md5);
-    return RC_OK;
+    return store_s3_md5(upload->count > 0 ? upload->bytes : (const uint8_t *)"", upload->count,
+                        &upload->md5, err);
 }
 
 enum rc store_s3_put(struct store *store, const char *key, const struct store_body *body,
@@ -391,7 +431,7 @@ enum rc store_s3_put(struct store *store, const char *key, const struct store_bo
     if (rc == RC_OK && mode == STORE_PUT_IF_ABSENT && !conditional) {
         uint64_t bytes = 0;
         char etag[64];
-        rc = store_s3_look(s3, full, &bytes, etag, err);
+        rc = store_s3_look_twice(s3, full, &bytes, etag, err);
         if (rc == RC_OK) {
             return err_set(err, RC_EXISTS, "PUT %s: the name is taken", full);
         }
@@ -444,10 +484,12 @@ enum rc store_s3_probe(struct store_s3 *s3, bool *conditional, struct err *err)
     bytes_to_hex(random, sizeof random, hex);
     (void)snprintf(key, sizeof key, "probe/%s", hex);
     enum rc rc = store_s3_full_key(s3, key, full, err);
+    if (rc == RC_OK) {
+        rc = store_s3_md5(upload.bytes, upload.count, &upload.md5, err);
+    }
     if (rc != RC_OK) {
         return rc;
     }
-    store_s3_md5(upload.bytes, upload.count, &upload.md5);
     store_s3_send(s3, &upload, true, &call);
     if (!store_s3_succeeded(&call)) {
         if (call.guard.answer.http_status == 501) { /* B2: the header itself is not implemented */

@@ -57,6 +57,24 @@ bool bytes_from_decimal(const char *text, size_t digits, uint64_t *value)
     return digits > 0;
 }
 
+void bytes_to_decimal(int64_t value, char text[BYTES_DECIMAL_BYTES])
+{
+    char digits[BYTES_DECIMAL_BYTES];
+    size_t count = 0;
+    uint64_t rest = value < 0 ? -(uint64_t)value : (uint64_t)value;
+    do {
+        digits[count++] = (char)('0' + rest % 10);
+        rest /= 10;
+    } while (rest > 0);
+    if (value < 0) {
+        *text++ = '-';
+    }
+    while (count > 0) {
+        *text++ = digits[--count];
+    }
+    *text = '\0';
+}
+
 /* The length of the UTF-8 sequence at `bytes`, 0 when it is none; `count` > 0 bytes are there. */
 static size_t utf8_sequence_bytes(const unsigned char *bytes, size_t count)
 {

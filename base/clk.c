@@ -7,7 +7,10 @@
 #include <string.h>
 #include <time.h>
 
+#define NS_PER_US 1000
 #define NS_PER_MS 1000000
+#define US_PER_MS 1000
+#define US_PER_S 1000000
 #define MS_PER_S 1000
 
 static _Atomic int64_t clk_unix_offset_ms;
@@ -148,11 +151,16 @@ enum rc clk_parse_rfc3339(const char *text, int64_t *unix_ms, struct err *err)
     return RC_OK;
 }
 
+void clk_pause_us(int64_t pause_us)
+{
+    struct timespec pause = {.tv_sec = (time_t)(pause_us / US_PER_S),
+                             .tv_nsec = (long)(pause_us % US_PER_S) * NS_PER_US};
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+}
+
 void clk_pause_ms(int64_t pause_ms)
 {
-    struct timespec pause = {.tv_sec = (time_t)(pause_ms / MS_PER_S),
-                             .tv_nsec = (long)(pause_ms % MS_PER_S) * NS_PER_MS};
-    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+    clk_pause_us(pause_ms * US_PER_MS);
 }
 
 struct timespec clk_deadline(int64_t after_ms)

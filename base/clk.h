@@ -39,6 +39,7 @@ void clk_set_unix_offset_ms(int64_t offset_ms);
 
 /* Sleeps that long by the monotonic clock (used by back-off and polling loops of the tools). */
 void clk_pause_ms(int64_t pause_ms);
+void clk_pause_us(int64_t pause_us);
 
 /* The absolute CLOCK_MONOTONIC deadline that lies `after_ms` from now, for pthread_cond_clockwait. */
 struct timespec clk_deadline(int64_t after_ms);

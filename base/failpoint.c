@@ -4,6 +4,7 @@
 
 #ifdef HARVEY_TEST_HOOKS
 
+#include "base/clk.h"
 #include "base/err.h"
 
 #include <fcntl.h>
@@ -15,6 +16,9 @@
 #include <unistd.h>
 
 static const char *const failpoint_names[] = {
+    "start_looked",             /* START: database, -wal, marker and record were looked at */
+    "start_shipper_ready",      /* START: the shipper runs with an empty queue, no lock is taken */
+    "start_compared",           /* leader.lock held, the start is decided, the lead not begun */
     "start_locks_held",         /* START: K and WRITE held, nothing captured */
     "start_generation_noted",   /* the pending generation is durable, its birth not yet put */
     "birth_put",                /* the birth is put, state does not know it yet */
@@ -25,6 +29,7 @@ static const char *const failpoint_names[] = {
     "spool_named",              /* named, not yet queued */
     "checkpoint_flagged",       /* the flag is durable, the checkpoint has not begun */
     "checkpoint_done",          /* the checkpoint is done, the flag still set */
+    "freeze_begins",            /* FREEZE: decided, WRITE not yet taken */
     "freeze_write_held",        /* FREEZE: WRITE held, before the tail is captured */
     "freeze_backfilled",        /* everything backfilled, on k>0 */
     "freeze_at_mark0",          /* at mark 0 with K and WRITE */
@@ -43,10 +48,14 @@ static const char *const failpoint_names[] = {
     "upload_after_put",         /* the store has confirmed it, the run does not know it yet */
     "spool_before_delete",      /* confirmed, state durable, the file still there */
     "marker_before_delete",     /* state names the new generation, restored.json still there */
+    "stop_last_look",           /* told to stop: the last look at the WAL comes */
+    "stop_looked",              /* all that it saw is spooled, nothing of it shipped */
     "handover_lock_dropped",    /* HANDOVER: leader.lock dropped, transaction still open */
+    "http_clients_wait",        /* woken for clients at the listening socket, none taken in yet */
     "restore_part_written",     /* restore: a part is in the temporary file */
     "restore_wal_applied",      /* restore: all frames applied */
     "restore_marker_written",   /* restore: the marker is there, the file not yet renamed */
+    "restore_moved_aside",      /* restore --replace: one of the old files has its new name */
     "restore_renamed",          /* restore: renamed, the directory not yet synced */
 };
 enum { FAILPOINT_COUNT = sizeof failpoint_names / sizeof failpoint_names[0] };
@@ -70,6 +79,31 @@ static void failpoint_note(const char *name)
     }
 }
 
+/* Is `wanted` "<name>:<rest>"? Then the rest, else NULL. */
+static const char *failpoint_rest(const char *wanted, const char *name)
+{
+    size_t length = strlen(name);
+    bool is_it = wanted != NULL && strncmp(wanted, name, length) == 0 && wanted[length] == ':';
+    return is_it ? wanted + length + 1 : NULL;
+}
+
+static void failpoint_hold(const char *path)
+{
+    char held[512];
+    int fd;
+    if (access(path, F_OK) != 0) {
+        return;
+    }
+    (void)snprintf(held, sizeof held, "%s.held", path);
+    fd = open(held, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    ASSERT(fd >= 0);
+    (void)close(fd);
+    while (access(path, F_OK) == 0) {
+        clk_pause_ms(1);
+    }
+    (void)unlink(held);
+}
+
 void failpoint_reach(const char *name)
 {
     size_t index = 0;
@@ -83,11 +117,17 @@ void failpoint_reach(const char *name)
     if (count == 1) {
         failpoint_note(name);
     }
-    const char *wanted = getenv("HARVEY_TEST_FAILPOINT");
-    size_t length = strlen(name);
-    if (wanted != NULL && strncmp(wanted, name, length) == 0 && wanted[length] == ':' &&
-        strtoul(wanted + length + 1, NULL, 10) == count) {
-        (void)kill(getpid(), SIGKILL);
+    const char *number = failpoint_rest(getenv("HARVEY_TEST_FAILPOINT"), name);
+    const char *held_by = failpoint_rest(getenv("HARVEY_TEST_HOLD"), name);
+    if (number != NULL && strtoul(number, NULL, 10) == count) {
+        if (failpoint_switch("FAILPOINT_STOPS")) {
+            (void)pthread_kill(pthread_self(), SIGSTOP); /* this thread takes not one step more */
+        } else {
+            (void)kill(getpid(), SIGKILL);
+        }
+    }
+    if (held_by != NULL) {
+        failpoint_hold(held_by);
     }
 }
 

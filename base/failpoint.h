@@ -4,8 +4,11 @@
  * that data hangs on. Compiled to nothing unless HARVEY_TEST_HOOKS is defined (make FLAVOUR=hooks).
  *
  * With hooks, the environment variable HARVEY_TEST_FAILPOINT=<name>:<n> kills the process with
- * SIGKILL the n-th time that <name> is reached; HARVEY_TEST_FAILPOINT_LOG=<file> appends each name
- * reached for the first time. All names are listed in failpoint.c; an unknown one aborts.
+ * SIGKILL the n-th time that <name> is reached; with HARVEY_TEST_FAILPOINT_STOPS=1 it stands still there
+ * (SIGSTOP) until the test lets it go on. HARVEY_TEST_FAILPOINT_LOG=<file> appends each name reached for
+ * the first time. All names are listed in failpoint.c; an unknown one aborts.
+ * HARVEY_TEST_HOLD=<name>:<file> holds whoever reaches <name> as long as <file> exists; <file>.held
+ * exists meanwhile.
  *
  * Thread: any.
  */

@@ -40,11 +40,16 @@ enum rc fsio_fail(struct err *err, const char *what, const char *path)
 enum rc fsio_open(const char *path, int flags, mode_t mode, int *fd, struct err *err)
 {
     int opened = -1;
+    struct stat stat;
     do {
-        opened = open(path, flags | O_CLOEXEC, mode);
+        opened = open(path, flags | O_CLOEXEC | O_NONBLOCK, mode);
     } while (opened < 0 && errno == EINTR);
     if (opened < 0) {
         return fsio_fail(err, "cannot open", path);
+    }
+    if (fstat(opened, &stat) == 0 && S_ISFIFO(stat.st_mode)) {
+        (void)close(opened);
+        return err_set(err, RC_IO, "%s is a FIFO, not a file", path);
     }
     *fd = opened;
     return RC_OK;
@@ -242,6 +247,13 @@ enum rc fsio_rename_new(const char *from, const char *to, struct err *err)
     if (errno != EINVAL && errno != ENOSYS) {
         return fsio_fail(err, "cannot rename a file to", to);
     }
+    struct stat entry;
+    if (lstat(from, &entry) == 0 && S_ISDIR(entry.st_mode)) { /* has no second name to take */
+        errno = EEXIST;
+        return lstat(to, &entry) == 0 || rename(from, to) != 0
+                   ? fsio_fail(err, "cannot rename a directory to", to)
+                   : RC_OK;
+    }
     if (link(from, to) != 0) {
         return fsio_fail(err, "cannot link a file as", to);
     }
@@ -252,6 +264,28 @@ enum rc fsio_rename_new(const char *from, const char *to, struct err *err)
         return rc;
     }
     return RC_OK;
+}
+
+enum rc fsio_exchange(const char *a, const char *b, struct err *err)
+{
+    char aside[FSIO_PATH_BYTES];
+    if (renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) == 0) {
+        return RC_OK;
+    }
+    if (errno != EINVAL && errno != ENOSYS) {
+        return fsio_fail(err, "cannot exchange with another name", b);
+    }
+    int n = snprintf(aside, sizeof aside, "%s.exchange", a);
+    if (n < 0 || (size_t)n >= sizeof aside) {
+        return err_set(err, RC_LIMIT, "the path %.80s… is too long", a);
+    }
+    enum rc rc = fsio_rename_new(b, aside, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    rc = fsio_rename_new(a, b, err);
+    enum rc second = fsio_rename_new(aside, rc == RC_OK ? a : b, rc == RC_OK ? err : NULL);
+    return rc == RC_OK ? second : rc;
 }
 
 enum rc fsio_remove_file(const char *path, struct err *err)
@@ -272,6 +306,7 @@ enum rc fsio_stat(const char *path, struct fsio_stat *result, struct err *err)
     *result = (struct fsio_stat){
         .exists = true,
         .is_dir = S_ISDIR(st.st_mode),
+        .is_file = S_ISREG(st.st_mode),
         .device = st.st_dev,
         .inode = st.st_ino,
         .links = st.st_nlink,

@@ -26,7 +26,7 @@
 /* Sets err from errno for a failed call on `path`, choosing the code as said above. */
 enum rc fsio_fail(struct err *err, const char *what, const char *path);
 
-/* open(2) with O_CLOEXEC; *fd is the caller's to close. */
+/* open(2) with O_CLOEXEC, which never waits (a FIFO: RC_IO); *fd is the caller's to close. */
 RC_MUST_CHECK enum rc fsio_open(const char *path, int flags, mode_t mode, int *fd, struct err *err);
 
 /* Reads exactly `count` bytes at `offset`; RC_CORRUPT when the file ends before. */
@@ -53,8 +53,20 @@ RC_MUST_CHECK enum rc fsio_sync_file(const char *path, struct err *err);
 RC_MUST_CHECK enum rc fsio_replace_file(const char *path, const void *bytes, size_t count,
                                         bool durable, struct err *err);
 
-/* renameat2(RENAME_NOREPLACE), or link+unlink where the filesystem lacks it. RC_EXISTS. */
+/*
+ * renameat2(RENAME_NOREPLACE); where the filesystem lacks it link and unlink, or, for a directory, a look
+ * and a rename. RC_EXISTS.
+ */
 RC_MUST_CHECK enum rc fsio_rename_new(const char *from, const char *to, struct err *err);
+
+/*
+ * Two names of one directory change places: renameat2(RENAME_EXCHANGE), both are there all the time.
+ * Where the filesystem lacks it, by three renames.
+ */
+RC_MUST_CHECK enum rc fsio_exchange(const char *a, const char *b, struct err *err);
+
+/* Makes the directory, 0755 cut by the umask; its parent exists. Existing is fine: *made says which. */
+RC_MUST_CHECK enum rc fsio_make_dir(const char *path, bool *made, struct err *err);
 
 /* Makes the directory and its missing parents, 0755 cut by the umask. Existing is fine. */
 RC_MUST_CHECK enum rc fsio_make_dirs(const char *path, struct err *err);
@@ -68,6 +80,7 @@ RC_MUST_CHECK enum rc fsio_remove_tree(const char *path, struct err *err);
 struct fsio_stat {
     bool exists;
     bool is_dir;
+    bool is_file; /* a regular one */
     uint64_t device;
     uint64_t inode;
     uint64_t links;

@@ -11,10 +11,10 @@
 
 #define LOCKFILE_MODE 0644
 
-/* The whole file, exclusively. l_pid must be 0 for OFD commands. */
-static struct flock lockfile_whole(void)
+/* The whole file. l_pid must be 0 for OFD commands. */
+static struct flock lockfile_whole(short type)
 {
-    return (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return (struct flock){.l_type = type, .l_whence = SEEK_SET};
 }
 
 /* True while `path` still names the file behind `fd`: a lock on a removed file protects nothing. */
@@ -26,7 +26,7 @@ static bool lockfile_is_at(int fd, const char *path)
            ours.st_dev == there.st_dev;
 }
 
-enum rc lockfile_try(struct lockfile *lock, const char *path, struct err *err)
+static enum rc lockfile_take(struct lockfile *lock, const char *path, short type, struct err *err)
 {
     ASSERT(lock->fd == -1);
     int fd = -1;
@@ -34,7 +34,7 @@ enum rc lockfile_try(struct lockfile *lock, const char *path, struct err *err)
     if (rc != RC_OK) {
         return rc;
     }
-    struct flock whole = lockfile_whole();
+    struct flock whole = lockfile_whole(type);
     if (fcntl(fd, F_OFD_SETLK, &whole) != 0) {
         rc = errno == EAGAIN || errno == EACCES
                  ? err_set(err, RC_BUSY, "%s is locked by another process", path)
@@ -50,6 +50,16 @@ enum rc lockfile_try(struct lockfile *lock, const char *path, struct err *err)
     return RC_OK;
 }
 
+enum rc lockfile_try(struct lockfile *lock, const char *path, struct err *err)
+{
+    return lockfile_take(lock, path, F_WRLCK, err);
+}
+
+enum rc lockfile_share(struct lockfile *lock, const char *path, struct err *err)
+{
+    return lockfile_take(lock, path, F_RDLCK, err);
+}
+
 enum rc lockfile_probe(const char *path, struct err *err)
 {
     int fd = -1;
@@ -57,7 +67,7 @@ enum rc lockfile_probe(const char *path, struct err *err)
     if (rc != RC_OK) {
         return rc;
     }
-    struct flock whole = lockfile_whole();
+    struct flock whole = lockfile_whole(F_WRLCK);
     if (fcntl(fd, F_OFD_GETLK, &whole) != 0) {
         rc = err_set_errno(err, RC_IO, "cannot ask for the lock on %s", path);
     } else if (whole.l_type != F_UNLCK) {

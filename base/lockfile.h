@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * lockfile: one exclusive lock on a file, held by an open file description (fcntl F_OFD_SETLK,
+ * lockfile: a lock on a file, exclusive or shared, held by an open file description (fcntl F_OFD_SETLK,
  * fcntl(2)): freed by the kernel on any death of the holder, seen by every process and container of
  * the same kernel. The file's contents mean nothing.
  *
@@ -22,6 +22,9 @@ struct lockfile {
 
 /* Creates the file if need be and takes the lock: RC_BUSY at once when somebody holds it. RC_IO. */
 RC_MUST_CHECK enum rc lockfile_try(struct lockfile *lock, const char *path, struct err *err);
+
+/* The same, shared: others may share it too, nobody has it alone. */
+RC_MUST_CHECK enum rc lockfile_share(struct lockfile *lock, const char *path, struct err *err);
 
 /* RC_OK when nobody holds it, RC_BUSY when somebody does, RC_NOT_FOUND without the file. Takes nothing. */
 RC_MUST_CHECK enum rc lockfile_probe(const char *path, struct err *err);

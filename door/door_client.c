@@ -32,6 +32,7 @@ struct door_client {
     bool joined;     /* this connection has a listener on both sides */
     bool leaving;    /* adopts nothing more */
     bool told;       /* the door at the other end knows */
+    bool paused;     /* stays away from the door */
     bool wants_room; /* a send found the queue full */
     bool due;        /* the moment to try to connect has come */
     struct backoff backoff;
@@ -303,7 +304,7 @@ static enum rc take_timer(struct door_client *client, struct err *err)
     uint64_t expirations = 0;
 
     if (read(client->timer_fd, &expirations, sizeof expirations) == (ssize_t)sizeof expirations) {
-        client->due = client->socket_fd < 0;
+        client->due = client->socket_fd < 0 && !client->paused;
     } else if (errno != EAGAIN) {
         return err_set_errno(err, RC_IO, "timerfd");
     }
@@ -379,9 +380,37 @@ enum rc door_client_join(struct door_client *client, int timeout_ms, int *listen
     }
 }
 
+enum rc door_client_pause(struct door_client *client, struct err *err)
+{
+    if (client->paused || client->leaving) {
+        return RC_OK;
+    }
+    if (client->joined) {
+        struct err ignored = ERR_INIT; /* a door that cannot be told sees the socket's end */
+        (void)!say_leaving(client, &ignored);
+    }
+    client->paused = true;
+    client->due = false;
+    disconnect(client);
+    return set_timer(client, 0, err);
+}
+
+enum rc door_client_resume(struct door_client *client, struct err *err)
+{
+    if (!client->paused) {
+        return RC_OK;
+    }
+    client->paused = false;
+    backoff_reset(&client->backoff);
+    return set_timer(client, 1, err);
+}
+
 enum rc door_client_leave(struct door_client *client, struct err *err)
 {
     client->leaving = true;
+    if (door_client_resume(client, err) != RC_OK) {
+        return err->rc;
+    }
     if (!client->joined) {
         return err_set(err, RC_UNAVAILABLE, "no door at %s", client->path);
     }

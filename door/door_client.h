@@ -90,6 +90,15 @@ RC_MUST_CHECK enum rc door_client_next(struct door_client *client, struct door_e
 RC_MUST_CHECK enum rc door_client_leave(struct door_client *client, struct err *err);
 
 /*
+ * Stays away from the door for a while (this server is full, or cannot serve): it is sent no connection,
+ * what it has not adopted goes to others, and no event comes. The caller's listener stays valid. Resume
+ * looks for the door again; LISTENER comes only if the door has another one by then. Both are legal
+ * twice; leaving ends a pause. RC_IO.
+ */
+RC_MUST_CHECK enum rc door_client_pause(struct door_client *client, struct err *err);
+RC_MUST_CHECK enum rc door_client_resume(struct door_client *client, struct err *err);
+
+/*
  * Passes a connection on. `fd` is borrowed: after RC_OK the door has its own reference and the
  * caller closes fd (or puts another socket over it) without shutdown(). After RC_BUSY (the door's
  * queue is full) and RC_UNAVAILABLE (it is gone) nothing was sent and fd is whole; DOOR_EVENT_ROOM

@@ -132,5 +132,6 @@ enum rc door_config_read(struct door_config *config, struct err *err)
                        uid_text);
     }
     config->uid = (uid_t)uid;
+    config->parked_max = DOOR_PARKED_MAX;
     return RC_OK;
 }

@@ -10,8 +10,11 @@
 #include "base/err.h"
 #include "base/log.h"
 
+#include <stdint.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+
+#define DOOR_PARKED_MAX 16384 /* connections without an app; past it leavers must keep theirs */
 
 struct door_config {
     struct sockaddr_storage listen; /* HARVEY_DOOR_LISTEN, 127.0.0.1:8080 */
@@ -19,6 +22,7 @@ struct door_config {
     const char *listen_text;  /* borrowed from the environment, as socket_path */
     const char *socket_path;  /* HARVEY_DOOR_SOCKET, /run/harvey/door.sock */
     uid_t uid;                /* HARVEY_DOOR_UID: may join, as the door's own uid may */
+    uint32_t parked_max;      /* DOOR_PARKED_MAX */
     enum log_level log_level; /* HARVEY_LOG_LEVEL, info */
 };
 

@@ -14,7 +14,6 @@
 #include "door/door_config.h"
 
 #define DOOR_MEMBERS_MAX 64       /* apps, and others at the Unix socket */
-#define DOOR_PARKED_MAX 16384     /* connections without an app; past it they are closed */
 #define DOOR_WINDOW 32            /* connections on their way to one app */
 #define DOOR_DESCRIPTORS_SPARE 64 /* listener, sockets, epoll, and what is just being received */
 
@@ -33,7 +32,7 @@ RC_MUST_CHECK enum rc door_hall_create(const struct door_config *config, struct 
 /* Removes the path and closes everything; apps keep their listener. NULL is legal. */
 void door_hall_destroy(struct door_hall *hall);
 
-/* Readable when there is work (borrowed). */
+/* Readable when there is work (borrowed). -1: only time brings work, see the next. */
 int door_hall_get_fd(const struct door_hall *hall);
 
 /* The longest the caller may wait before it calls door_hall_work, in ms; -1: for ever. */

@@ -49,7 +49,7 @@ static int exit_status_of(enum rc rc)
     if (rc == RC_OK) {
         return EXIT_SUCCESS;
     }
-    if (rc == RC_INVALID || rc == RC_LIMIT) {
+    if (rc == RC_INVALID || rc == RC_LIMIT || rc == RC_EXISTS) {
         return EXIT_CONFIG;
     }
     return rc == RC_NOMEM || rc == RC_INTERNAL ? EXIT_INTERNAL : EXIT_LOCAL_IO;

@@ -45,7 +45,7 @@ static void lead_fill_from_view(const struct lead *lead, const struct shipper_vi
     status->requests = view->request_count;
     status->has_snapshot = ours && view->has_snapshot;
     status->snapshot = view->snapshot;
-    status->snapshot_age_ms = view->has_snapshot ? clk_unix_ms() - view->snapshot_unix_ms : 0;
+    status->snapshot_age_ms = view->has_snapshot ? clk_boottime_ms() - view->snapshot_made_ms : 0;
 }
 
 static void lead_fill_lag(const struct lead *lead, const struct shipper_view *view,
@@ -154,7 +154,7 @@ static bool lead_snapshot_is_due(const struct lead *lead, const struct shipper_v
     if (!view->has_snapshot) {
         return true;
     }
-    int64_t age_ms = clk_unix_ms() - view->snapshot_unix_ms;
+    int64_t age_ms = clk_boottime_ms() - view->snapshot_made_ms;
     uint64_t database_bytes = (uint64_t)lead->seen.page_count * lead->seen.page_size_bytes;
     bool nothing_new = view->generation_objects == 0;
     return (!nothing_new && age_ms >= config->snapshot_interval_s * 1000) ||
@@ -169,6 +169,12 @@ static enum rc lead_consider_snapshot(struct lead *lead, const struct shipper_vi
 {
     int64_t failed_ms;
     if (snapshotter_is_busy(lead->snapshotter, &failed_ms)) {
+        char trouble[ERR_TEXT_BYTES];
+        if (snapshotter_is_in_trouble(lead->snapshotter, trouble)) {
+            (void)snprintf(lead->alarm, sizeof lead->alarm,
+                           "no snapshot gets into the archive: %.440s", trouble);
+            lead->snapshot_failed = true;
+        }
         return RC_OK;
     }
     if (failed_ms != 0) {
@@ -179,13 +185,23 @@ static enum rc lead_consider_snapshot(struct lead *lead, const struct shipper_vi
         lead->snapshot_failed = false;
         lead->alarm[0] = '\0';
     }
-    if (lead->capture != CAPTURE_ON ||
+    if (lead->capture != CAPTURE_ON || !lead->verified ||
         (failed_ms != 0 && clk_monotonic_ms() - failed_ms < SNAPSHOT_RETRY_MS) ||
         !lead_snapshot_is_due(lead, view)) {
         return RC_OK;
     }
     enum rc rc = lead_begin_snapshot(lead, err);
     return rc == RC_BUSY ? RC_OK : rc;
+}
+
+/*
+ * A generation begins with all frames of the WAL that is there. If those alone come near the spool's cap,
+ * it would end as soon as it has begun, and so would the next.
+ */
+static bool lead_wal_fits_spool(const struct lead *lead)
+{
+    int64_t frame_bytes = (int64_t)lead->seen.page_size_bytes + WAL_FRAME_HEADER_BYTES;
+    return (int64_t)lead->seen.mx_frame * frame_bytes <= lead->context->config->spool_bytes_max / 2;
 }
 
 /* A new generation after an outage or a bad frame, as soon as the old chain is shipped / the WAL is fresh. */
@@ -196,6 +212,10 @@ static enum rc lead_resume_capture(struct lead *lead, const struct shipper_view 
                   view->store_state == STORE_OK && view->open_for_segments;
     bool fresh = lead->capture == CAPTURE_BAD_FRAME && lead->wal_resets > 0 &&
                  !wal_salts_equal(lead->seen.salts, lead->follower.salts);
+    if (outage && !lead_wal_fits_spool(lead)) {
+        lead->wants_fresh_wal = true; /* and then this is looked at again */
+        outage = false;
+    }
     if (!outage && !fresh) {
         return RC_OK;
     }
@@ -218,15 +238,17 @@ static enum rc lead_resume_capture(struct lead *lead, const struct shipper_view 
  * captured is kept and shipped when the store answers, nothing more is captured, the generation ends
  * there, and the next one begins then.
  */
-static enum rc lead_meet_full_spool(struct lead *lead, struct err *err)
+static enum rc lead_meet_full_spool(struct lead *lead, enum replicator_store_state store,
+                                    struct err *err)
 {
     enum rc rc = lead_cut(lead, err);
     if (rc == RC_OK) {
         lead->capture = CAPTURE_OUTAGE;
-        (void)snprintf(
-            lead->alarm, sizeof lead->alarm,
-            "the store does not answer and the spool is full (HARVEY_SPOOL_MAX_BYTES): rows "
-            "written from now on are not in the archive until it answers");
+        (void)snprintf(lead->alarm, sizeof lead->alarm,
+                       "the store %s and the spool is full (HARVEY_SPOOL_MAX_BYTES): rows written "
+                       "from now on are not in the archive until it %s",
+                       store == STORE_OK ? "is too slow for what was written" : "does not answer",
+                       store == STORE_OK ? "has caught up" : "answers");
         log_error("leader", "%s", lead->alarm);
     }
     return rc;
@@ -239,7 +261,7 @@ static enum rc lead_housekeep(struct lead *lead, struct err *err)
     enum rc rc = lead_check_files(lead, err);
     if (rc == RC_OK && lead->capture == CAPTURE_ON &&
         (int64_t)view.spool_bytes >= lead->context->config->spool_bytes_max) {
-        rc = lead_meet_full_spool(lead, err);
+        rc = lead_meet_full_spool(lead, view.store_state, err);
     }
     if (rc == RC_OK) {
         rc = lead_resume_capture(lead, &view, err);
@@ -425,6 +447,27 @@ static void lead_hand_over(struct lead *lead)
              atomic_load(&live->begun_lead) > mine ? "leads" : "has not begun");
 }
 
+/*
+ * The spool was full and has been shipped: what was written since goes into the next generation, now. Where
+ * that cannot begin, rows are in the database alone, and the stop says so.
+ */
+static enum rc lead_ship_uncaptured(struct lead *lead, int64_t deadline_ms, struct err *err)
+{
+    struct shipper_view view;
+    shipper_get_view(lead->shipper, &view);
+    enum rc rc = lead_resume_capture(lead, &view, err);
+    if (rc == RC_OK && lead->capture != CAPTURE_ON) {
+        rc = err_set(err, RC_UNAVAILABLE,
+                     "rows that nobody could capture are in the database alone");
+    }
+    if (rc == RC_OK && (rc = lead_pass(lead, err)) == RC_OK &&
+        (rc = lead_cut(lead, err)) == RC_OK) {
+        rc = shipper_drain(lead->shipper, lead->context->stop, deadline_ms - clk_monotonic_ms(),
+                           err);
+    }
+    return rc;
+}
+
 /* Waits until the archive has everything, a first snapshot too, within the time that a stop may take. */
 static enum rc lead_ship_rest(struct lead *lead, struct err *err)
 {
@@ -432,6 +475,9 @@ static enum rc lead_ship_rest(struct lead *lead, struct err *err)
     int64_t failed_ms;
     enum rc rc = shipper_drain(lead->shipper, lead->context->stop,
                                lead->context->config->stop_timeout_ms, err);
+    if (rc == RC_OK && lead->capture != CAPTURE_ON) {
+        rc = lead_ship_uncaptured(lead, deadline, err);
+    }
     while (rc == RC_OK) {
         struct shipper_view view;
         shipper_get_view(lead->shipper, &view);
@@ -454,6 +500,29 @@ static enum rc lead_ship_rest(struct lead *lead, struct err *err)
     return rc;
 }
 
+static void lead_tell_unshipped(const struct shipper_view *view, const struct err *why,
+                                char *reason, size_t reason_bytes)
+{
+    (void)snprintf(reason, reason_bytes,
+                   "%llu segments (%llu bytes) stay in the spool and are shipped by the next "
+                   "start: %s",
+                   (unsigned long long)view->spool_segments, (unsigned long long)view->spool_bytes,
+                   why->text);
+}
+
+/* Told to stop before it had begun: true when something is left that only a next start can ship. */
+static bool lead_begun_in_part(struct lead *lead, const struct err *why, char *reason,
+                               size_t reason_bytes)
+{
+    struct shipper_view view;
+    if (lead->shipper == NULL || lead->capture == CAPTURE_NONE) {
+        return false;
+    }
+    shipper_get_view(lead->shipper, &view);
+    lead_tell_unshipped(&view, why, reason, reason_bytes);
+    return view.spool_segments > 0 || !view.has_archived;
+}
+
 /* Told to stop: everything committed is captured and spooled, then shipped or handed over. */
 static enum lead_end lead_finish(struct lead *lead, bool *unshipped, char *reason,
                                  size_t reason_bytes)
@@ -461,6 +530,7 @@ static enum lead_end lead_finish(struct lead *lead, bool *unshipped, char *reaso
     struct err err = ERR_INIT;
     /* before the last pass: whoever stops beside us and commits after it sees this, and ships that himself */
     atomic_store(&lead->context->state->live->finishing_lead, lead->context->lead_seq);
+    FAILPOINT("stop_last_look");
     enum rc rc = lead->at_mark0 ? RC_OK : lead_pass(lead, &err);
     if (rc == RC_OK && lead->capture == CAPTURE_ON) {
         rc = lead_cut(lead, &err);
@@ -471,6 +541,7 @@ static enum lead_end lead_finish(struct lead *lead, bool *unshipped, char *reaso
     if (rc != RC_OK) {
         log_error("leader", "the last capture failed: %s", err.text);
     }
+    FAILPOINT("stop_looked");
     if (lead->capture == CAPTURE_NONE) {
         return LEAD_STOPPED;
     }
@@ -486,11 +557,7 @@ static enum lead_end lead_finish(struct lead *lead, bool *unshipped, char *reaso
     lead_publish(lead, &view);
     if (rc != RC_OK) {
         *unshipped = true;
-        (void)snprintf(reason, reason_bytes,
-                       "%llu segments (%llu bytes) stay in the spool and are shipped by the next "
-                       "start: %s",
-                       (unsigned long long)view.spool_segments,
-                       (unsigned long long)view.spool_bytes, err.text);
+        lead_tell_unshipped(&view, &err, reason, reason_bytes);
     }
     return LEAD_STOPPED;
 }
@@ -539,6 +606,7 @@ enum lead_end lead_run(const struct lead_context *context, struct start_plan *pl
         }
     } else if (rc == RC_STOPPED) {
         end = LEAD_STOPPED;
+        *unshipped = lead_begun_in_part(lead, &err, reason, reason_bytes);
     } else {
         (void)snprintf(reason, reason_bytes, "%s", err.text);
     }

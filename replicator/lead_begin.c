@@ -12,6 +12,7 @@
 #include "base/clk.h"
 #include "base/failpoint.h"
 #include "base/log.h"
+#include "replicator/start_look.h"
 #include "replicator/start_spool.h"
 
 #include <stdio.h>
@@ -21,6 +22,7 @@
 #define BEGIN_TRIES 50
 #define BEGIN_LOCK_BUDGET_MS 100
 #define SEGMENT_LEVEL 1
+#define LEAD_AGE_UNKNOWN_MS (INT64_C(365) * 86400 * 1000)
 
 /* How the WAL that is there relates to the end of the chain. */
 enum lead_match {
@@ -33,26 +35,37 @@ enum lead_match {
 
 /*
  * The boottime stamp of the oldest commit that may not be archived. What the last leader of this
- * boot left is exact; after a boot of the machine it is reckoned from the archived position's time.
+ * boot left is exact; after a boot of the machine it is reckoned from the archived position's time, and
+ * where that is not known, or the clock stands before it, nothing is promised: it is a year old.
  */
 static int64_t lead_oldest_stamp(const struct lead *lead)
 {
-    const struct state_live *live = lead->context->state->live;
-    int64_t stamps[3] = {atomic_load(&live->spooled_ms), atomic_load(&live->capturing_ms),
-                         atomic_load(&live->uncaptured_ms)};
-    int64_t oldest = 0;
-    for (int i = 0; i < 3; i++) {
-        if (stamps[i] != 0 && (oldest == 0 || stamps[i] < oldest)) {
-            oldest = stamps[i];
-        }
-    }
+    int64_t oldest = state_oldest_ms(lead->context->state);
     if (oldest != 0) {
         return oldest;
     }
+    const struct start_plan *plan = lead->plan;
     int64_t now = clk_boottime_ms();
-    int64_t archived = lead->plan->begin.archived_unix_ms;
-    int64_t age = archived > 0 ? clk_unix_ms() - archived : 0;
-    return age > 0 ? now - age : now;
+    int64_t archived = plan->begin.archived_unix_ms;
+    int64_t age = clk_unix_ms() - archived;
+    if (plan->create_database || plan->cause == CAUSE_RESTORED) {
+        return now; /* nothing was committed before, or the archive gave it */
+    }
+    return now - (archived > 0 && age >= 0 ? age : LEAD_AGE_UNKNOWN_MS);
+}
+
+/*
+ * A shipper begins with an empty queue and publishes it so: first the stamp of whatever the last leader
+ * left, wherever it had come to, becomes one that is being captured. A younger commit that nobody has
+ * seen would else be the oldest that is known.
+ */
+static void lead_take_over_stamp(struct lead *lead)
+{
+    struct state *state = lead->context->state;
+    int64_t oldest_ms = state_oldest_ms(state);
+    if (oldest_ms != 0) {
+        atomic_store(&state->live->capturing_ms, oldest_ms);
+    }
 }
 
 /* ---- claims and generations ---- */
@@ -79,6 +92,19 @@ static enum rc lead_queue_claim(struct lead *lead, const struct wal_point *start
     history_host(claim.host);
     history_boot_id(claim.boot_id);
     return shipper_add_claim(lead->shipper, &claim, err);
+}
+
+/* The generation goes on: what its comparison with the archive has shown. */
+static void lead_fill_compared(const struct lead *lead, struct state_record *record)
+{
+    const struct shipper_begin *begin = &lead->plan->begin;
+    record->generation = lead->generation;
+    record->pending_generation = (struct generation_id){""};
+    record->term = begin->term;
+    memcpy(record->term_tag, begin->term_tag, sizeof record->term_tag);
+    record->confirmed = begin->confirmed;
+    record->confirmed_salts = begin->confirmed_salts;
+    record->archived_unix_ms = begin->archived_unix_ms;
 }
 
 /* Everything of the record that a beginning lead changes, in one write. */
@@ -109,20 +135,21 @@ static enum rc lead_note_begin(struct lead *lead, const struct generation_id *pe
             record.pending_generation = *pending;
             record.generation_number_highest = generation_id_number(pending);
         } else {
-            record.generation = lead->generation; /* settled by the comparison */
-            record.pending_generation = (struct generation_id){""};
-            record.term = lead->plan->begin.term;
+            lead_fill_compared(lead, &record);
         }
         record.pending_term = lead->term;
         memcpy(record.pending_tag, lead->tag, sizeof record.pending_tag);
         record.captured = *captured;
         record.captured_salts = salts;
-        record.reset_follows = false;
+        /* the note stands while the WAL behind it is not a known one, however many leads die there */
+        record.reset_follows = record.reset_follows && pending == NULL &&
+                               wal_point_equal(record.reset_point, *captured) &&
+                               !wal_salts_equal(salts, lead->plan->end_salts);
     }
     return state_edit_end(x->state, &record, err);
 }
 
-static void lead_fill_birth(const struct lead *lead, struct generation_birth *birth,
+static void lead_fill_birth(struct lead *lead, struct generation_birth *birth,
                             enum generation_cause cause, const char *detail,
                             uint32_t page_size_bytes)
 {
@@ -130,7 +157,7 @@ static void lead_fill_birth(const struct lead *lead, struct generation_birth *bi
     birth->cause = cause;
     birth->page_size_bytes = page_size_bytes;
     birth->window = SHIP_WINDOW;
-    birth->unix_ms = clk_unix_ms();
+    birth->unix_ms = lead_unix_ms(lead);
     (void)snprintf(birth->cause_detail, sizeof birth->cause_detail, "%s", detail);
     (void)snprintf(birth->harvey_version, sizeof birth->harvey_version, "%s",
                    lead->context->config->version);
@@ -154,6 +181,25 @@ static uint32_t lead_page_size(const struct lead *lead, const struct wal_index_h
     return page_size;
 }
 
+/* A new id, or that of a generation which an earlier start noted and whose birth may be in the archive. */
+static enum rc lead_name_generation(struct lead *lead, struct err *err)
+{
+    char path[FSIO_PATH_BYTES];
+    uint8_t random[8];
+    struct generation_id *pending = &lead->plan->pending;
+    if (generation_id_is_none(pending)) {
+        bytes_random(random, sizeof random);
+        lead->generation = generation_id_make(lead->generation_number_next++, random);
+        return RC_OK;
+    }
+    lead->generation = *pending;
+    *pending = (struct generation_id){""};
+    /* what that start spooled of it: the database has it, and frames are captured again from frame 1 */
+    enum rc rc =
+        fsio_join(path, sizeof path, lead->context->spool->dir, lead->generation.text, err);
+    return rc != RC_OK ? rc : fsio_remove_tree(path, err);
+}
+
 enum rc lead_begin_generation(struct lead *lead, enum generation_cause cause, const char *detail,
                               const struct generation_id *parent,
                               const struct wal_point *parent_point,
@@ -162,9 +208,10 @@ enum rc lead_begin_generation(struct lead *lead, enum generation_cause cause, co
     static const struct wal_salts no_salts = {0, 0};
     static const struct wal_point start = {{1, 0}, {0, 0}};
     struct generation_birth birth = {.has_parent = parent != NULL};
-    uint8_t random[8];
-    bytes_random(random, sizeof random);
-    lead->generation = generation_id_make(lead->generation_number_next++, random);
+    enum rc rc = lead_name_generation(lead, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
     lead->term = 1;
     lead_make_tag(lead, "");
     lead->capture = CAPTURE_ON;
@@ -180,7 +227,7 @@ enum rc lead_begin_generation(struct lead *lead, enum generation_cause cause, co
 
     bool has_frames = header->mx_frame > 0;
     struct wal_salts salts = has_frames ? header->salts : no_salts;
-    enum rc rc = lead_note_begin(lead, &lead->generation, &start, salts, err);
+    rc = lead_note_begin(lead, &lead->generation, &start, salts, err);
     FAILPOINT("start_generation_noted");
     if (rc == RC_OK) {
         rc = shipper_add_birth(lead->shipper, &birth, lead_oldest_stamp(lead), err);
@@ -198,6 +245,7 @@ enum rc lead_begin_generation(struct lead *lead, enum generation_cause cause, co
     wal_follower_begin_generation(&lead->follower, salts);
     segmenter_begin(&lead->segmenter, &lead->generation, lead->term, lead->tag, &start, true);
     lead->seen.mx_frame = 0; /* everything of this WAL is captured again, from frame 1 */
+    lead->wants_fresh_wal = false;
     return RC_OK;
 }
 
@@ -221,7 +269,8 @@ static enum lead_match lead_match_end(struct lead *lead, const struct wal_index_
     if (end->position.frame_no == 0) { /* nothing captured: the WAL that was there at the birth */
         end_salts = record.captured_salts;
     }
-    bool same_salts = header->mx_frame > 0 && wal_salts_equal(header->salts, end_salts) &&
+    bool has_frames = header->mx_frame > 0;
+    bool same_salts = has_frames && wal_salts_equal(header->salts, end_salts) &&
                       header->mx_frame >= end->position.frame_no;
     if (same_salts && end->position.frame_no == 0) {
         return MATCH_SAME_WAL;
@@ -232,13 +281,18 @@ static enum lead_match lead_match_end(struct lead *lead, const struct wal_index_
         wal_salts_equal(salts, end_salts) && wal_checksum_equal(checksum, end->checksum)) {
         return MATCH_SAME_WAL;
     }
+    if (has_frames && start_saw_next_wal(&record, end, end_salts) &&
+        wal_salts_equal(header->salts, record.captured_salts)) {
+        return MATCH_NEXT_WAL;
+    }
     if (start_identify(lead->context->sidecar->database, &identity, &err) != RC_OK ||
         identity.size_bytes != record.database.size_bytes ||
         identity.mtime_ns != record.database.mtime_ns) {
         return MATCH_NONE;
     }
+    /* an empty WAL may have had its salts when the reset was noted, and may begin with them */
     if (record.reset_follows && wal_point_equal(record.reset_point, *end) &&
-        !wal_salts_equal(header->salts, record.reset_salts)) {
+        (!has_frames || !wal_salts_equal(header->salts, end_salts))) {
         return MATCH_NEXT_WAL;
     }
     /* the birth met an empty WAL, and died before it noted that one begins: what is there came since */
@@ -274,6 +328,9 @@ static enum rc lead_continue(struct lead *lead, const struct wal_index_header *h
     }
     enum rc rc = lead_note_begin(lead, NULL, &end, salts, err);
     FAILPOINT("claim_noted");
+    if (rc == RC_OK && plan->witness[0] != '\0') {
+        rc = spool_remove(lead->context->spool, plan->witness, err);
+    }
     if (rc == RC_OK) {
         rc = lead_queue_claim(lead, &end, err);
     }
@@ -302,12 +359,13 @@ static void lead_mark_open_transaction(struct lead *lead)
 
 /* ---- queueing what survived ---- */
 
+/* Nobody knows any more when which of them was committed: each may hold the oldest. */
 static enum rc lead_queue_spool(struct lead *lead, int64_t oldest_ms, struct err *err)
 {
     enum rc rc = RC_OK;
     for (size_t i = 0; i < lead->plan->spool_count && rc == RC_OK; i++) {
         struct shipper_segment *segment = &lead->plan->spool[i];
-        segment->oldest_ms = i == 0 ? oldest_ms : 0;
+        segment->oldest_ms = oldest_ms;
         rc = shipper_add_segment(lead->shipper, segment, err);
     }
     return rc;
@@ -455,7 +513,9 @@ static enum rc lead_open(struct lead *lead, struct err *err)
         (rc = segment_writer_create(SEGMENT_LEVEL, &lead->writer, err)) != RC_OK) {
         return rc;
     }
-    return lead_start_shipper(lead, err);
+    rc = lead_start_shipper(lead, err);
+    FAILPOINT("start_shipper_ready");
+    return rc;
 }
 
 enum rc lead_begin(struct lead *lead, struct err *err)
@@ -467,6 +527,7 @@ enum rc lead_begin(struct lead *lead, struct err *err)
     lead->generation_number_next = lead->plan->generation_number_next;
     lead->verified = lead->plan->verified || lead->capture == CAPTURE_NONE;
     lead->last_unix_ms = lead->plan->end_unix_ms;
+    lead_take_over_stamp(lead);
     wal_follower_init(&lead->follower, lead->context->sidecar->wal);
     buf_init(&lead->object, SEGMENT_OBJECT_BYTES_MAX);
     if (lead->capture == CAPTURE_ON && lead->plan->verified &&
@@ -489,8 +550,9 @@ enum rc lead_begin(struct lead *lead, struct err *err)
         return rc;
     }
     bool resumed = false;
-    if (lead->capture == CAPTURE_ON) {
-        rc = snapshotter_resume(lead->snapshotter, &lead->plan->begin.generation, &resumed, err);
+    if (lead->capture == CAPTURE_ON && lead->verified) {
+        /* of this generation only: one of the parent's would wait for a run that has ended, for ever */
+        rc = snapshotter_resume(lead->snapshotter, &lead->generation, &resumed, err);
     }
     return rc;
 }

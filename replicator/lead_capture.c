@@ -8,6 +8,8 @@
 
 #include <stdio.h>
 
+#define LEAD_CLOCK_BEHIND_MS 60000 /* a step of the clock that is worth a word */
+
 enum rc lead_emit(void *arg, struct segment_header *header, const uint8_t *content,
                   size_t content_bytes, struct err *err)
 {
@@ -65,18 +67,33 @@ static void lead_take_stamp(struct lead *lead)
     lead->epoch = atomic_fetch_add(&live->epoch_started, 1) + 1;
 }
 
+int64_t lead_unix_ms(struct lead *lead)
+{
+    int64_t now = clk_unix_ms();
+    if (now >= lead->last_unix_ms) {
+        lead->last_unix_ms = now;
+    } else if (lead->last_unix_ms - now >= LEAD_CLOCK_BEHIND_MS && !lead->clock_is_behind) {
+        lead->clock_is_behind = true;
+        log_warn(
+            "leader",
+            "the clock stands before the archive's last time: until it has caught up, a restore "
+            "--to-time cannot tell commits apart  behind_ms=%lld",
+            (long long)(lead->last_unix_ms - now));
+    }
+    return lead->last_unix_ms;
+}
+
 enum rc lead_capture_to(struct lead *lead, const struct wal_index_header *header, struct err *err)
 {
     struct state_live *live = lead->context->state->live;
     if (lead->capture != CAPTURE_ON) {
         return RC_OK;
     }
-    int64_t now = clk_unix_ms();
-    lead->last_unix_ms = now > lead->last_unix_ms ? now : lead->last_unix_ms;
+    int64_t unix_ms = lead_unix_ms(lead);
     if (atomic_load(&live->capturing_ms) == 0) { /* a foreign writer's commit: nobody stamped it */
         atomic_store(&live->capturing_ms, clk_boottime_ms());
     }
-    segmenter_begin_pass(&lead->segmenter, lead->last_unix_ms);
+    segmenter_begin_pass(&lead->segmenter, unix_ms);
     enum rc rc = wal_follower_capture(&lead->follower, header, &lead->segmenter, err);
     if (rc == RC_OK) {
         segmenter_end_pass(&lead->segmenter);

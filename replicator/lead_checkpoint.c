@@ -70,7 +70,11 @@ enum rc lead_note_checkpoint(struct lead *lead, bool reset, struct err *err)
     record.checkpoint_running = false;
     record.database = identity;
     record.backfilled = wal_index_backfilled(&lead->connections.index);
-    record.reset_follows = reset && lead->capture == CAPTURE_ON; /* else frames are missing there */
+    record.reset_follows = reset && lead->capture == CAPTURE_ON;
+    if (reset && lead->capture != CAPTURE_ON) {
+        record.replicated =
+            false; /* frames go with this WAL that nobody captured: no next start goes on */
+    }
     if (record.reset_follows) {
         record.reset_point = lead->follower.end;
         record.reset_salts = lead->seen.salts;
@@ -286,6 +290,7 @@ static enum rc lead_freeze_locked(struct lead *lead, struct err *err)
 static enum rc lead_freeze(struct lead *lead, struct err *err)
 {
     enum rc rc = lead_flag_checkpoint(lead, err);
+    FAILPOINT("freeze_begins");
     if (rc != RC_OK ||
         (rc = lead_take_write(&lead->connections, FREEZE_WRITE_BUDGET_MS, err)) != RC_OK) {
         return rc;
@@ -325,12 +330,13 @@ enum rc lead_maintain(struct lead *lead, struct err *err)
         lead->last_checkpoint_ms = clk_monotonic_ms();
         backfilled = wal_index_backfilled(&lead->connections.index);
     }
-    bool forced = lead->capture == CAPTURE_BAD_FRAME;
+    bool forced = lead->capture == CAPTURE_BAD_FRAME || lead->wants_fresh_wal;
     bool old_reader = above_mark && backfilled + soft < lead->mark_frame;
     if (rc == RC_OK && !held && !old_reader && (header.mx_frame > hard || forced) &&
         now - lead->last_freeze_ms >= FREEZE_PAUSE_MS) {
         rc = lead_freeze(lead, err);
         lead->last_freeze_ms = clk_monotonic_ms();
+        lead->wants_fresh_wal = lead->wants_fresh_wal && rc != RC_OK; /* else asked for again */
         rc = rc == RC_BUSY ? RC_OK : rc;
     }
     return rc;
@@ -365,7 +371,7 @@ enum rc lead_begin_snapshot(struct lead *lead, struct err *err)
     job.point = lead->follower.end;
     job.page_size_bytes = lead->seen.page_size_bytes;
     job.database_pages = lead->seen.page_count;
-    job.unix_ms = clk_unix_ms();
+    job.unix_ms = lead_unix_ms(lead); /* never before a commit that is in it */
     rc = snapshotter_begin(lead->snapshotter, source, &job, err);
     source = NULL; /* taken, also on error */
 done:

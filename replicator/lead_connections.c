@@ -11,7 +11,22 @@
 
 #define LEAD_JOURNAL_SIZE_LIMIT                                                                    \
     "67108864" /* the -wal shrinks to 64 MiB at the first commit after a reset */
-#define LEAD_BUSY_MS 5000
+
+/*
+ * How a connection waits for a lock, 5 s at most. A freeze holds WRITE for some milliseconds: the steps of
+ * sqlite3_busy_timeout (1, 2, 5, 10, 15 ms ...) would double what a writer waits for it.
+ */
+#define LEAD_BUSY_FINE_TRIES 100
+#define LEAD_BUSY_FINE_US 500
+#define LEAD_BUSY_MIDDLE_TRIES 90
+#define LEAD_BUSY_MIDDLE_US 5000
+#define LEAD_BUSY_COARSE_TRIES 180
+#define LEAD_BUSY_COARSE_US 25000
+_Static_assert(LEAD_BUSY_FINE_TRIES *LEAD_BUSY_FINE_US +
+                       LEAD_BUSY_MIDDLE_TRIES * LEAD_BUSY_MIDDLE_US +
+                       LEAD_BUSY_COARSE_TRIES * LEAD_BUSY_COARSE_US ==
+                   5000000,
+               "5 s in all");
 
 enum rc lead_sqlite_fail(struct err *err, sqlite3 *db, int code, const char *what)
 {
@@ -47,9 +62,22 @@ static enum rc lead_exec(sqlite3 *db, const char *sql, const char *what, struct 
     return code == SQLITE_OK ? RC_OK : lead_sqlite_fail(err, db, code, what);
 }
 
+/* sqlite3_busy_handler's: 0 gives up. */
+static int lead_wait_busy(void *arg, int tries)
+{
+    (void)arg;
+    if (tries >= LEAD_BUSY_FINE_TRIES + LEAD_BUSY_MIDDLE_TRIES + LEAD_BUSY_COARSE_TRIES) {
+        return 0;
+    }
+    clk_pause_us(tries < LEAD_BUSY_FINE_TRIES                            ? LEAD_BUSY_FINE_US
+                 : tries < LEAD_BUSY_FINE_TRIES + LEAD_BUSY_MIDDLE_TRIES ? LEAD_BUSY_MIDDLE_US
+                                                                         : LEAD_BUSY_COARSE_US);
+    return 1;
+}
+
 enum rc replicator_configure_connection(sqlite3 *db, bool synchronous_normal, struct err *err)
 {
-    (void)sqlite3_busy_timeout(db, LEAD_BUSY_MS);
+    (void)sqlite3_busy_handler(db, lead_wait_busy, NULL);
     int on = 0;
     int code = sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, &on);
     if (code != SQLITE_OK || on != 1) {

@@ -51,7 +51,8 @@ struct lead {
     bool verified; /* compared with the archive; else only the probe runs */
 
     uint64_t epoch;       /* of the last pass */
-    int64_t last_unix_ms; /* times in segments never go back */
+    int64_t last_unix_ms; /* the archive's last time, see lead_unix_ms */
+    bool clock_is_behind; /* that was said */
     int64_t last_cut_ms;
     int64_t last_pass_ms;
     int64_t last_checkpoint_ms;
@@ -61,6 +62,7 @@ struct lead {
     int64_t trouble_logged_ms;
     struct wal_point archived; /* the shipper's, at the last publishing */
     uint64_t database_inode;
+    bool wants_fresh_wal; /* the WAL is too large for a generation to begin with: freeze */
     bool marker_pending;  /* restored.json goes when the birth is put */
     char alarm[512];      /* "" = none */
     bool snapshot_failed; /* and alarm says why */
@@ -96,6 +98,9 @@ segmenter_emit_fn lead_emit;
  * RC_BUSY, RC_IO: nothing lost, come back.
  */
 RC_MUST_CHECK enum rc lead_pass(struct lead *lead, struct err *err);
+
+/* Now, or the archive's last time where the clock was set back: its times never go back. */
+int64_t lead_unix_ms(struct lead *lead);
 
 /* Captures to `header` under whatever protects the frames now, without touching transactions. */
 RC_MUST_CHECK enum rc lead_capture_to(struct lead *lead, const struct wal_index_header *header,

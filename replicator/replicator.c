@@ -10,6 +10,7 @@
 #include "archive/sidecar.h"
 #include "base/backoff.h"
 #include "base/clk.h"
+#include "base/failpoint.h"
 #include "base/fsio.h"
 #include "base/lockfile.h"
 #include "base/log.h"
@@ -21,6 +22,7 @@
 #include "replicator/wal_index.h"
 
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +40,8 @@
 #define LEAD_LASTED_MS 5000 /* a lead that lasted resets the pause before the next */
 #define HEARTBEAT_STALE_MS 2000
 
+#define SAID_BYTES 640
+
 struct replicator {
     struct replicator_config own_config; /* the caller's may be gone; its strings are borrowed */
     const struct replicator_config *config;
@@ -53,6 +57,9 @@ struct replicator {
     bool same_filesystem;
     bool unshipped; /* after the thread has ended */
     char stop_reason[512];
+    /* as logged by tries to lead since one last succeeded: what fails the same way again is said once */
+    char start_said[SAID_BYTES];
+    char failure_said[SAID_BYTES];
     _Atomic bool may_serve;
 
     pthread_mutex_t mutex; /* guards what follows, and publishing */
@@ -135,6 +142,25 @@ static void replicator_publish(void *arg, const struct replicator_status *status
     }
 }
 
+/* Logs the text, but where it was the last one `said` too: for whoever looks closely (debug). */
+static void replicator_say(char said[SAID_BYTES], enum log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void replicator_say(char said[SAID_BYTES], enum log_level level, const char *format, ...)
+{
+    char text[SAID_BYTES];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (strcmp(text, said) == 0) {
+        log_debug("leader", "again: %s", text);
+    } else {
+        log_line(level, "leader", "%s", text);
+        memcpy(said, text, sizeof text);
+    }
+}
+
 /* Opens the folder beside the database again, and the state in it; tries until that works. */
 static void replicator_reopen_sidecar(struct replicator *r)
 {
@@ -143,7 +169,7 @@ static void replicator_reopen_sidecar(struct replicator *r)
     while (fsio_make_dirs(r->sidecar.dir, &err) != RC_OK ||
            spool_open(&r->spool, r->sidecar.spool, &err) != RC_OK ||
            state_open(&fresh, r->sidecar.state, &err) != RC_OK) {
-        log_error("leader", "%s", err.text);
+        replicator_say(r->failure_said, LOG_LEVEL_ERROR, "%s", err.text);
         if (stop_wait_ms(&r->stop, STOP_SOON, WAITER_ASK_FIRST_MS)) {
             return;
         }
@@ -247,8 +273,8 @@ static bool replicator_lead(struct replicator *r, struct leading *leading, struc
                                    .publish_arg = r};
     char reason[512] = "";
     int64_t begun_ms = clk_monotonic_ms();
-    log_line(plan->is_ordinary ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "leader", "start  row=%d %s",
-             plan->row, plan->reason);
+    replicator_say(r->start_said, plan->is_ordinary ? LOG_LEVEL_INFO : LOG_LEVEL_WARN,
+                   "start  row=%d %s", plan->row, plan->reason);
     backoff_reset(&leading->ask);
     enum lead_end end = lead_run(&context, plan, reason, sizeof reason, &r->unshipped);
     if (end == LEAD_STOPPED || end == LEAD_HANDED_OVER) {
@@ -257,7 +283,12 @@ static bool replicator_lead(struct replicator *r, struct leading *leading, struc
         lockfile_release(&r->leader_lock);
         return false;
     }
-    log_warn("leader", "%s: %s", end == LEAD_RESTART ? "starting over" : "could not lead", reason);
+    if (r->role == ROLE_LEADER) { /* it led for a while: nothing of before is old news */
+        r->start_said[0] = '\0';
+        r->failure_said[0] = '\0';
+    }
+    replicator_say(r->failure_said, LOG_LEVEL_WARN, "%s: %s",
+                   end == LEAD_RESTART ? "starting over" : "could not lead", reason);
     if (clk_monotonic_ms() - begun_ms >= LEAD_LASTED_MS) {
         backoff_reset(&leading->retry);
     }
@@ -280,8 +311,8 @@ static bool replicator_start_over(struct replicator *r, struct leading *leading)
         replicator_reopen_sidecar(r); /* somebody restored with --replace while we waited */
     }
     leading->lead_seq = atomic_fetch_add(&r->state.live->lead_seq, 1) + 1;
-    if (r->role != ROLE_WAITING &&
-        r->role != ROLE_WAITING_FOR_RESTORE) { /* a waiter's reason stands */
+    if (r->role != ROLE_WAITING && r->role != ROLE_WAITING_FOR_RESTORE &&
+        r->failure_said[0] == '\0') { /* a waiter's reason stands, and why a try failed */
         replicator_set_role(r, ROLE_STARTING, atomic_load(&r->may_serve),
                             "comparing with the archive");
     }
@@ -289,9 +320,10 @@ static bool replicator_start_over(struct replicator *r, struct leading *leading)
     if (rc == RC_OK) {
         rc = start_decide(&input, &plan, &err);
     }
+    FAILPOINT("start_compared");
     if (rc != RC_OK) {
         lockfile_release(&r->leader_lock);
-        log_error("leader", "cannot start: %s", err.text);
+        replicator_say(r->failure_said, LOG_LEVEL_ERROR, "cannot start: %s", err.text);
         replicator_set_role(r, ROLE_STARTING, atomic_load(&r->may_serve), err.text);
         (void)stop_wait_ms(&r->stop, STOP_SOON, backoff_next_ms(&leading->retry));
     } else {
@@ -353,6 +385,7 @@ static void *replicator_thread_main(void *arg)
     struct replicator *r = arg;
     struct leading leading = {.lead_seq = 0};
     struct err err;
+    (void)pthread_setname_np(pthread_self(), "leader");
     backoff_init(&leading.ask, WAITER_ASK_FIRST_MS, WAITER_ASK_CAP_MS);
     backoff_init(&leading.retry, LEAD_RETRY_FIRST_MS, LEAD_RETRY_CAP_MS);
     bool go_on = true;
@@ -361,7 +394,7 @@ static void *replicator_thread_main(void *arg)
         if (rc == RC_BUSY) {
             replicator_follow(r);
         } else if (rc != RC_OK) {
-            log_error("leader", "%s", err.text);
+            replicator_say(r->failure_said, LOG_LEVEL_ERROR, "%s", err.text);
             replicator_set_role(r, ROLE_STARTING, atomic_load(&r->may_serve), err.text);
             (void)stop_wait_ms(&r->stop, STOP_SOON, backoff_next_ms(&leading.retry));
         } else {
@@ -461,7 +494,8 @@ void replicator_destroy(struct replicator *r)
 enum rc replicator_start(struct replicator *r, struct err *err)
 {
     if (pthread_create(&r->thread, NULL, replicator_thread_main, r) != 0) {
-        return err_set(err, RC_NOMEM, "cannot start the leader thread");
+        return err_set(err, RC_NOMEM,
+                       "cannot start the leader thread (a limit of memory or threads?)");
     }
     r->started = true;
     return RC_OK;

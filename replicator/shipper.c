@@ -66,11 +66,13 @@ struct shipper {
     pthread_mutex_t mutex; /* guards all below */
     pthread_cond_t changed;
     bool stopping;
+    bool draining;          /* the leader waits for the end of the queue */
     struct ship_item *head; /* not yet confirmed, in order */
     struct ship_item *tail;
     struct ship_item *confirmed_files; /* confirmed, file not yet deleted */
     size_t confirmed_file_count;
     int active_count;
+    int pausing_count; /* lanes that wait out a pause: waking one of them wakes nobody */
     struct shipper_view view;
     struct wal_salts confirmed_salts;
     char confirmed_key[OBJECT_KEY_BYTES];
@@ -516,14 +518,16 @@ static enum rc ship_do_item(struct ship_lane *lane, struct ship_item *item, stru
             ship_note_result(s, rc, err);
         }
     }
-    (void)pthread_cond_broadcast(&s->changed);
+    if (s->head != NULL || s->draining) { /* else there is nothing that another lane could do */
+        (void)pthread_cond_broadcast(&s->changed);
+    }
     return rc;
 }
 
 /* Other hosts are looked for while we put something, and never when idle. */
-static bool ship_fence_due(const struct ship_lane *lane)
+static bool ship_fence_due(const struct shipper *s)
 {
-    return lane->number == 0 && clk_monotonic_ms() - lane->shipper->looked_ms >= SHIP_FENCE_MS;
+    return clk_monotonic_ms() - s->looked_ms >= SHIP_FENCE_MS;
 }
 
 /* A look, by one lane; called and returns with the mutex held. */
@@ -539,7 +543,9 @@ static enum rc ship_do_look(struct ship_lane *lane, struct err *err)
         s->look_needed = s->look_needed && !after_outage;
         s->looked_ms = clk_monotonic_ms();
     }
-    if (s->view.verdict == SHIPPER_GOES_ON && rc != RC_STOPPED) {
+    /* a look that works says nothing of a put that fails: what waits shows it */
+    if (s->view.verdict == SHIPPER_GOES_ON && rc != RC_STOPPED &&
+        (rc != RC_OK || s->head == NULL)) {
         ship_note_result(s, rc, err);
     }
     (void)pthread_cond_broadcast(&s->changed);
@@ -556,9 +562,11 @@ static void ship_wait(struct shipper *s, int64_t timeout_ms)
 static void ship_pause(struct shipper *s, int64_t pause_ms)
 {
     int64_t until = clk_monotonic_ms() + pause_ms;
+    s->pausing_count++;
     while (!s->stopping && s->view.verdict == SHIPPER_GOES_ON && clk_monotonic_ms() < until) {
         ship_wait(s, until - clk_monotonic_ms());
     }
+    s->pausing_count--;
 }
 
 static bool ship_housekeep_due(const struct shipper *s)
@@ -574,12 +582,13 @@ static void *ship_lane_thread_main(void *arg)
     struct shipper *s = lane->shipper;
     struct backoff backoff;
     struct err err = ERR_INIT;
+    (void)pthread_setname_np(pthread_self(), "lane");
     backoff_init(&backoff, SHIP_BACKOFF_FIRST_MS, SHIP_BACKOFF_CAP_MS);
     (void)pthread_mutex_lock(&s->mutex);
     while (!s->stopping) {
         enum rc rc = RC_OK;
         struct ship_item *item = ship_take(s, lane->number);
-        if (item != NULL && !ship_fence_due(lane)) {
+        if (item != NULL && (lane->number != 0 || !ship_fence_due(s))) {
             rc = ship_do_item(lane, item, &err);
         } else if ((item != NULL || s->look_needed) && lane->number == 0 &&
                    s->view.verdict == SHIPPER_GOES_ON) {
@@ -655,6 +664,14 @@ void shipper_destroy(struct shipper *s)
     free(s);
 }
 
+/* Under the mutex. A snapshot of the future (the clock was set back) is as young as can be. */
+static void ship_note_snapshot_time(struct shipper *s, int64_t unix_ms)
+{
+    int64_t age_ms = clk_unix_ms() - unix_ms;
+    s->view.snapshot_unix_ms = unix_ms;
+    s->view.snapshot_made_ms = clk_boottime_ms() - (age_ms > 0 ? age_ms : 0);
+}
+
 static void ship_begin(struct shipper *s, const struct shipper_begin *begin)
 {
     s->view.generation = begin->generation;
@@ -664,7 +681,7 @@ static void ship_begin(struct shipper *s, const struct shipper_begin *begin)
     s->term = begin->term;
     s->view.has_snapshot = begin->has_snapshot;
     s->view.snapshot = begin->snapshot;
-    s->view.snapshot_unix_ms = begin->snapshot_unix_ms;
+    ship_note_snapshot_time(s, begin->snapshot_unix_ms);
     s->view.snapshot_bytes = begin->snapshot_bytes;
     s->view.has_archived =
         begin->has_snapshot && position_compare(begin->confirmed.position, begin->snapshot) >= 0;
@@ -706,7 +723,13 @@ static enum rc ship_add(struct shipper *s, struct ship_item *item)
     (void)pthread_mutex_lock(&s->mutex);
     ship_enqueue(s, item);
     ship_publish_oldest(s);
-    (void)pthread_cond_broadcast(&s->changed);
+    bool any_lane_will_do = item->kind == SHIP_SEGMENT && s->pausing_count == 0 &&
+                            !s->look_needed && !ship_fence_due(s);
+    if (any_lane_will_do) {
+        (void)pthread_cond_signal(&s->changed);
+    } else {
+        (void)pthread_cond_broadcast(&s->changed);
+    }
     (void)pthread_mutex_unlock(&s->mutex);
     return RC_OK;
 }
@@ -809,7 +832,7 @@ void shipper_snapshot_complete(struct shipper *s, const struct generation_id *ge
     if (generation_id_equal(generation, &s->view.generation)) {
         s->view.has_snapshot = true;
         s->view.snapshot = position;
-        s->view.snapshot_unix_ms = unix_ms;
+        ship_note_snapshot_time(s, unix_ms);
         s->view.snapshot_bytes = stored_bytes;
         s->view.generation_objects = 0;
         s->view.generation_bytes = 0;
@@ -935,6 +958,7 @@ enum rc shipper_drain(struct shipper *s, struct stop *stop, int64_t timeout_ms, 
     int64_t deadline = clk_monotonic_ms() + timeout_ms;
     enum rc rc = RC_OK;
     (void)pthread_mutex_lock(&s->mutex);
+    s->draining = true;
     while (s->head != NULL && rc == RC_OK) {
         int64_t left = deadline - clk_monotonic_ms();
         if (s->view.verdict != SHIPPER_GOES_ON) {
@@ -948,6 +972,7 @@ enum rc shipper_drain(struct shipper *s, struct stop *stop, int64_t timeout_ms, 
             ship_wait(s, left < 50 ? left : 50); /* short: the stop flag has its own condition */
         }
     }
+    s->draining = false;
     (void)pthread_mutex_unlock(&s->mutex);
     return rc;
 }

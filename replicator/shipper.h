@@ -66,6 +66,7 @@ struct shipper_view {
     bool has_snapshot;
     struct position snapshot;
     int64_t snapshot_unix_ms;
+    int64_t snapshot_made_ms; /* by boottime: its age, which no step of the clock changes */
     uint64_t snapshot_bytes;
 };
 
@@ -86,6 +87,7 @@ struct shipper_begin {
     struct wal_salts confirmed_salts;
     char confirmed_key[OBJECT_KEY_BYTES]; /* the last object of the run; "" = none */
     uint32_t term;                        /* of the last claim that is known to be ours */
+    char term_tag[OBJECT_TAG_BYTES];      /* and its tag */
     bool has_snapshot;
     struct position snapshot;
     int64_t snapshot_unix_ms;

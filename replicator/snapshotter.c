@@ -26,6 +26,7 @@
 #define SNAPSHOT_READ_BYTES (256u << 10)
 #define SNAPSHOT_FREE_SPARE_BYTES (4ull << 20)
 #define SNAPSHOT_WAIT_MS 20
+#define SNAPSHOT_TROUBLE_MS 3000 /* a put that fails for that long is told */
 #define SNAPSHOT_BUSY_TRIES 1000 /* of 10 ms: a source that stays locked that long is stuck */
 
 struct snapshotter {
@@ -43,6 +44,8 @@ struct snapshotter {
     sqlite3 *source;              /* the thread's, from begin on; NULL when resuming */
     struct snapshot_job job;
     struct snapshot_manifest manifest;
+    pthread_mutex_t mutex;
+    char trouble[ERR_TEXT_BYTES]; /* guarded by mutex; "" = none */
 };
 
 enum rc snapshotter_create(const struct store_config *store, const struct sidecar *sidecar,
@@ -59,6 +62,7 @@ enum rc snapshotter_create(const struct store_config *store, const struct sideca
     s->state = state;
     snapshot_manifest_init(&s->manifest);
     stop_init(&s->stop);
+    ASSERT(pthread_mutex_init(&s->mutex, NULL) == 0);
     *snapshotter = s;
     return RC_OK;
 }
@@ -78,6 +82,7 @@ void snapshotter_destroy(struct snapshotter *s)
         snapshot_join(s);
         stop_deinit(&s->stop);
         snapshot_manifest_deinit(&s->manifest);
+        (void)pthread_mutex_destroy(&s->mutex);
         free(s);
     }
 }
@@ -96,6 +101,14 @@ const char *snapshotter_failure(const struct snapshotter *s)
 {
     ASSERT(!atomic_load(&s->running));
     return s->failure;
+}
+
+bool snapshotter_is_in_trouble(struct snapshotter *s, char text[ERR_TEXT_BYTES])
+{
+    (void)pthread_mutex_lock(&s->mutex);
+    memcpy(text, s->trouble, ERR_TEXT_BYTES);
+    (void)pthread_mutex_unlock(&s->mutex);
+    return text[0] != '\0';
 }
 
 bool snapshotter_holds_transaction(struct snapshotter *s)
@@ -249,11 +262,12 @@ static enum rc snapshot_pack_part(struct snapshotter *s, int copy_fd, uint32_t p
 {
     char key[OBJECT_KEY_BYTES];
     char path[FSIO_PATH_BYTES];
-    struct snapshot_sink sink = {.fd = -1, .hash = hash_create()};
+    struct snapshot_sink sink = {.fd = -1};
     struct snapshot_part part = {.content_bytes = count};
     snapshot_part_key(&s->manifest, part_no, key);
     enum rc rc;
-    if ((rc = fsio_join(path, sizeof path, s->sidecar->snapshot, key, err)) != RC_OK ||
+    if ((rc = hash_create(&sink.hash, err)) != RC_OK ||
+        (rc = fsio_join(path, sizeof path, s->sidecar->snapshot, key, err)) != RC_OK ||
         (rc = fsio_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644, &sink.fd, err)) != RC_OK) {
         goto done;
     }
@@ -363,6 +377,17 @@ static enum rc snapshot_wait_confirmed(struct snapshotter *s, bool whole, struct
     }
 }
 
+static void snapshot_note_trouble(struct snapshotter *s, const char *text)
+{
+    (void)pthread_mutex_lock(&s->mutex);
+    bool is_new = text[0] != '\0' && s->trouble[0] == '\0';
+    (void)snprintf(s->trouble, sizeof s->trouble, "%s", text);
+    (void)pthread_mutex_unlock(&s->mutex);
+    if (is_new) {
+        log_error("snapshot", "its upload does not get through, tried again: %s", text);
+    }
+}
+
 /* Repeats a put until it works: a dead store is waited out, like for segments. */
 static enum rc snapshot_put(struct snapshotter *s, struct store *store, const char *key,
                             struct backoff *backoff, struct err *err)
@@ -377,13 +402,18 @@ static enum rc snapshot_put(struct snapshotter *s, struct store *store, const ch
         return rc;
     }
     struct store_body body = {.bytes = NULL, .fd = fd, .size_bytes = stat.size_bytes};
+    int64_t begun_ms = clk_monotonic_ms();
     while ((rc = store_put(store, key, &body, STORE_PUT_PLAIN, err)) != RC_OK) {
         log_debug("snapshot", "%s: %s", key, err->text);
+        if (rc != RC_STOPPED && clk_monotonic_ms() - begun_ms >= SNAPSHOT_TROUBLE_MS) {
+            snapshot_note_trouble(s, err->text);
+        }
         if (rc == RC_STOPPED || stop_wait_ms(&s->stop, STOP_SOON, backoff_next_ms(backoff))) {
             rc = err_set(err, RC_STOPPED, "stopped while uploading");
             break;
         }
     }
+    snapshot_note_trouble(s, "");
     backoff_reset(backoff);
     (void)close(fd);
     return rc;

@@ -60,6 +60,9 @@ bool snapshotter_is_busy(struct snapshotter *snapshotter, int64_t *failed_ms);
 /* Why the last one failed; only while it is not busy. Borrowed. */
 const char *snapshotter_failure(const struct snapshotter *snapshotter);
 
+/* At work, and the store has been refusing it for a while: why. Any thread. */
+bool snapshotter_is_in_trouble(struct snapshotter *snapshotter, char text[ERR_TEXT_BYTES]);
+
 /* It holds its read transaction: the WAL cannot be reset. */
 bool snapshotter_holds_transaction(struct snapshotter *snapshotter);
 

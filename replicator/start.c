@@ -7,17 +7,16 @@
 #include "archive/snapshot_format.h"
 #include "base/buf.h"
 #include "base/clk.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "replicator/lead_connections.h"
 #include "replicator/start_look.h"
 #include "replicator/start_spool.h"
 
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Everything that a row's condition may look at. */
 struct start_case {
@@ -26,6 +25,12 @@ struct start_case {
     struct local_look local;
     struct archive_look archive;
     struct spool_chain chain; /* of the generation that is ours, or of the archive's newest */
+    /*
+     * A start before this one noted that a generation begins, and no birth of it is known: it had judged
+     * that the database does not go on in the old one, and the evidence (the file's identity, the end that
+     * the -wal held) was noted anew with it.
+     */
+    bool leaves_old;
 };
 
 void start_plan_init(struct start_plan *plan)
@@ -79,6 +84,13 @@ static void start_new_generation(struct start_case *c, enum generation_cause cau
     plan->continues = false;
     plan->generation_number_next = highest + 1;
     plan->cause = cause;
+    /* its times do not lie before what it goes on from, whatever the clock says */
+    if (c->archive.newest != NULL && c->archive.newest->birth.unix_ms > plan->end_unix_ms) {
+        plan->end_unix_ms = c->archive.newest->birth.unix_ms;
+    }
+    if (c->archive.run.end_unix_ms > plan->end_unix_ms) {
+        plan->end_unix_ms = c->archive.run.end_unix_ms;
+    }
     (void)snprintf(plan->cause_detail, sizeof plan->cause_detail, "%s", detail);
 }
 
@@ -182,6 +194,7 @@ static enum rc start_fill_begin(struct start_case *c, struct err *err)
     enum rc rc = RC_OK;
     begin->generation = record->generation;
     begin->term = record->term;
+    memcpy(begin->term_tag, record->term_tag, sizeof begin->term_tag);
     if (c->archive.reachable) {
         const struct catalog_run *run = &c->archive.run;
         const struct catalog_snapshot *snapshot = catalog_latest_snapshot(c->archive.newest, NULL);
@@ -190,6 +203,7 @@ static enum rc start_fill_begin(struct start_case *c, struct err *err)
         begin->archived_unix_ms =
             run->segment_count > 0 ? run->end_unix_ms : c->archive.newest->birth.unix_ms;
         begin->term = c->archive.newest->term_highest;
+        memcpy(begin->term_tag, c->archive.newest->term_highest_tag, sizeof begin->term_tag);
         if (run->segment_count > 0) {
             const struct catalog_segment *last = run->segments[run->segment_count - 1];
             struct object_key key = {.kind = OBJECT_SEGMENT,
@@ -223,6 +237,7 @@ static enum rc start_fill_begin(struct start_case *c, struct err *err)
     plan->end_unix_ms = c->chain.end_unix_ms;
     plan->spool = c->chain.segments;
     plan->spool_count = c->chain.count;
+    memcpy(plan->witness, c->chain.witness, sizeof plan->witness);
     c->chain.segments = NULL;
     c->chain.count = 0;
     return rc;
@@ -290,20 +305,7 @@ static void start_decide_on_empty(struct start_case *c)
 /* Segments that survived a lost database belong to the archive before anybody restores. */
 static enum rc start_ship_chain(struct start_case *c, struct err *err)
 {
-    enum rc rc = RC_OK;
-    for (size_t i = 0; i < c->chain.count && rc == RC_OK; i++) {
-        char key[OBJECT_KEY_BYTES];
-        char path[FSIO_PATH_BYTES];
-        int fd = -1;
-        object_key_format(&c->chain.segments[i].key, key);
-        if ((rc = spool_path(c->input->spool, key, path, err)) == RC_OK &&
-            (rc = fsio_open(path, O_RDONLY, 0, &fd, err)) == RC_OK) {
-            struct store_body body = {
-                .bytes = NULL, .fd = fd, .size_bytes = c->chain.segments[i].object_bytes};
-            rc = store_put(c->input->store, key, &body, STORE_PUT_PLAIN, err);
-            (void)close(fd);
-        }
-    }
+    enum rc rc = spool_chain_ship(&c->chain, c->input->spool, c->input->store, err);
     if (rc == RC_OK && c->chain.count > 0) {
         log_info("start", "shipped what survived in the spool  segments=%zu", c->chain.count);
         c->archive.run_end = c->chain.end;
@@ -383,7 +385,12 @@ static void start_decide_restored(struct start_case *c)
 static void start_decide_foreign(struct start_case *c)
 {
     if (c->archive.latest != NULL) {
-        start_stale(c, 10, "nothing beside it tells that it belongs to this archive");
+        start_stale(
+            c, 10,
+            c->local.marker_is_foreign
+                ? "nothing beside it tells that it belongs to this archive (restored.json is "
+                  "there, and is none that a restore wrote)"
+                : "nothing beside it tells that it belongs to this archive");
         return;
     }
     start_new_generation(c, CAUSE_ADOPTED, "a database without an archive");
@@ -429,7 +436,10 @@ static const char *start_foreign_history(struct start_case *c)
     return known ? NULL : "the archive holds frames that are not in this database's history";
 }
 
-/* A birth that was put just before a crash is ours: the record catches up. Others are given up. */
+/*
+ * A birth that was put just before a crash is ours: the record catches up. Others are given up, and while
+ * the archive cannot be asked, its birth may be there: whatever begins now begins under that id.
+ */
 static void start_settle_pending(struct start_case *c)
 {
     struct state_record *record = &c->local.record;
@@ -444,8 +454,11 @@ static void start_settle_pending(struct start_case *c)
         record->confirmed = (struct wal_point){{1, 0}, {0, 0}};
         record->confirmed_salts = (struct wal_salts){0, 0};
         record->has_archived = false;
-    } else if (c->archive.reachable) {
-        record->pending_term = 0;
+    } else {
+        c->leaves_old = true;
+        record->pending_term = c->archive.reachable ? 0 : record->pending_term;
+        c->plan->pending =
+            c->archive.reachable ? (struct generation_id){""} : record->pending_generation;
     }
     if (c->archive.reachable) {
         record->pending_generation = (struct generation_id){""};
@@ -467,21 +480,10 @@ static bool start_quick_check(const struct start_case *c)
     return ok;
 }
 
-/*
- * The -wal that held the end of the chain is gone, and nobody has written the database file since our
- * last checkpoint: then the frames behind what that checkpoint copied are gone too. (After a foreign
- * checkpoint the file has changed; after our own freeze the note says that everything is in it.)
- */
-static bool start_lost_frames(const struct start_case *c)
+static bool start_lost_frames(struct start_case *c)
 {
-    const struct state_record *record = &c->local.record;
-    const struct wal_point *end = &c->chain.end;
-    bool untouched = !record->checkpoint_running && record->replicated &&
-                     record->database.size_bytes == c->local.identity.size_bytes &&
-                     record->database.mtime_ns == c->local.identity.mtime_ns;
-    bool all_in_file = record->reset_follows && wal_point_equal(record->reset_point, *end);
-    return end->position.frame_no > 0 && untouched && !all_in_file &&
-           !local_wal_holds(c->input->sidecar, end, c->chain.end_salts);
+    return !c->leaves_old &&
+           local_lost_frames(&c->local, c->input->sidecar, &c->chain.end, c->chain.end_salts);
 }
 
 #define START_LOST_FRAMES "the -wal with its last frames is gone or is another one"
@@ -507,7 +509,7 @@ static enum rc start_decide_ours(struct start_case *c, struct err *err)
     }
     start_new_generation(c, CAUSE_LOST_CONTINUITY, "the -wal does not continue the archive");
     start_set_parent(c);
-    plan->continues = record->replicated;
+    plan->continues = record->replicated && !c->leaves_old;
     plan->identity_differs = !record->checkpoint_running &&
                              (record->database.size_bytes != c->local.identity.size_bytes ||
                               record->database.mtime_ns != c->local.identity.mtime_ns);
@@ -538,7 +540,7 @@ static enum rc start_decide_unreachable(struct start_case *c, struct err *err)
     }
     start_new_generation(c, CAUSE_LOST_CONTINUITY, "the -wal does not continue the archive");
     start_set_parent(c);
-    plan->continues = c->local.record.replicated;
+    plan->continues = c->local.record.replicated && !c->leaves_old;
     plan->identity_differs = false; /* row 16 is looked at when the archive answers */
     plan->alarm = true;
     start_say(
@@ -634,6 +636,7 @@ enum rc start_decide(const struct start_input *input, struct start_plan *plan, s
     catalog_run_init(&c->archive.run);
     spool_chain_init(&c->chain);
     enum rc rc = local_look_take(&c->local, input, err);
+    FAILPOINT("start_looked");
     if (rc == RC_OK) {
         rc = start_decide_case(c, err);
     }

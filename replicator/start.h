@@ -53,7 +53,9 @@ struct start_plan {
     uint32_t term_next;              /* for a claim in begin.generation */
     char tag_next[OBJECT_TAG_BYTES]; /* of a claim that was noted and not put; "" = make one */
     uint32_t generation_number_next; /* for a new generation */
-    enum generation_cause cause;     /* of a new generation */
+    struct generation_id
+        pending; /* noted by a start before, perhaps born: a new one takes this id */
+    enum generation_cause cause; /* of a new generation */
     char cause_detail[HISTORY_TEXT_BYTES];
     bool has_parent; /* of a new generation: begin.generation at `end`, or the marker's */
     struct generation_id parent;
@@ -62,6 +64,8 @@ struct start_plan {
     struct generation_id supersedes[HISTORY_SUPERSEDES_MAX];
     size_t spool_count;
     struct shipper_segment *spool; /* owned: segments of begin.generation to ship, in order */
+    char witness
+        [OBJECT_KEY_BYTES]; /* a spooled segment that goes once the record has begin.confirmed */
 };
 
 struct start_input {

@@ -21,29 +21,58 @@ enum rc start_identify(const char *path, struct file_identity *identity, struct 
     return rc;
 }
 
-/* Reads restored.json; one that cannot be read counts as none (the start then asks for proof). */
+/* RC_CORRUPT, RC_LIMIT: what lies there is no marker. RC_NOT_FOUND: nothing does. */
+static enum rc local_load_marker(const char *path, struct restored_marker *marker, struct err *err)
+{
+    struct fsio_stat stat;
+    struct buf json;
+    enum rc rc = fsio_stat(path, &stat, err);
+    if (rc == RC_OK && stat.exists && !stat.is_file) { /* opening a pipe would wait for ever */
+        rc = err_set(err, RC_CORRUPT, "%s is no file", path);
+    }
+    if (rc != RC_OK) {
+        return rc;
+    }
+    buf_init(&json, HISTORY_JSON_BYTES_MAX);
+    if ((rc = fsio_read_file(path, &json, err)) == RC_OK) {
+        rc = restored_marker_decode(json.data, json.size, marker, err);
+    }
+    buf_deinit(&json);
+    return rc;
+}
+
+/* Reads restored.json; what is no marker counts as none (the start then asks for proof). */
 static enum rc local_read_marker(struct local_look *look, const struct start_input *input,
                                  struct err *err)
 {
-    struct buf json;
-    buf_init(&json, HISTORY_JSON_BYTES_MAX);
-    enum rc rc = fsio_read_file(input->sidecar->restored, &json, err);
-    if (rc == RC_NOT_FOUND) {
-        rc = RC_OK;
-    } else if (rc == RC_OK) {
-        rc = restored_marker_decode(json.data, json.size, &look->marker, err);
-        if (rc == RC_OK) {
-            const struct restored_marker *m = &look->marker;
-            look->marker_matches = m->inode == look->identity.inode &&
-                                   m->size_bytes == look->identity.size_bytes &&
-                                   m->mtime_ns == look->identity.mtime_ns &&
-                                   strcmp(m->archive, input->config->store.url) == 0;
-        } else {
-            log_warn("start", "restored.json is not readable and counts as none: %s", err->text);
-            rc = RC_OK;
-        }
+    const struct restored_marker *m = &look->marker;
+    enum rc rc = local_load_marker(input->sidecar->restored, &look->marker, err);
+    switch (rc) {
+    case RC_OK:
+        look->marker_matches = m->inode == look->identity.inode &&
+                               m->size_bytes == look->identity.size_bytes &&
+                               m->mtime_ns == look->identity.mtime_ns &&
+                               strcmp(m->archive, input->config->store.url) == 0;
+        return RC_OK;
+    case RC_NOT_FOUND:
+        return RC_OK;
+    case RC_CORRUPT:
+    case RC_LIMIT:
+    case RC_INVALID:
+        look->marker_is_foreign = true;
+        log_warn("start", "restored.json is no marker of ours and counts as none: %s", err->text);
+        return RC_OK;
+    case RC_IO:
+    case RC_TIMEOUT:
+    case RC_UNAVAILABLE:
+    case RC_BUSY:
+    case RC_DENIED:
+    case RC_NOMEM:
+    case RC_INTERNAL:
+    case RC_EXISTS:
+    case RC_STOPPED:
+        break;
     }
-    buf_deinit(&json);
     return rc;
 }
 
@@ -131,6 +160,44 @@ void archive_look_deinit(struct archive_look *look)
     catalog_deinit(&look->catalog);
 }
 
+/* What was read last is a WAL behind that of `end`, whose salts are end_salts. */
+static bool record_knows_later_wal(const struct state_record *record, const struct wal_point *end,
+                                   struct wal_salts end_salts)
+{
+    static const struct wal_salts none = {0, 0};
+    return position_compare(record->captured.position, end->position) >= 0 &&
+           !wal_salts_equal(record->captured_salts, end_salts) &&
+           !wal_salts_equal(record->captured_salts, none);
+}
+
+bool start_saw_next_wal(const struct state_record *record, const struct wal_point *end,
+                        struct wal_salts end_salts)
+{
+    return end->position.frame_no > 0 && wal_point_equal(record->captured, *end) &&
+           record_knows_later_wal(record, end, end_salts);
+}
+
+/* Opens the -wal and reads its header; it must have these salts. */
+static bool local_wal_open(struct wal_follower *follower, const struct sidecar *sidecar,
+                           struct wal_salts salts, struct wal_header *header)
+{
+    struct err err;
+    uint8_t bytes[WAL_HEADER_BYTES];
+    wal_follower_init(follower, sidecar->wal);
+    return wal_follower_open(follower, &err) == RC_OK &&
+           fsio_read_at(follower->fd, bytes, sizeof bytes, 0, &err) == RC_OK &&
+           wal_header_decode(bytes, header, &err) == RC_OK && wal_salts_equal(header->salts, salts);
+}
+
+bool local_wal_is(const struct sidecar *sidecar, struct wal_salts salts)
+{
+    struct wal_follower follower;
+    struct wal_header header;
+    bool is = local_wal_open(&follower, sidecar, salts, &header);
+    wal_follower_deinit(&follower);
+    return is;
+}
+
 bool local_wal_holds(const struct sidecar *sidecar, const struct wal_point *point,
                      struct wal_salts salts)
 {
@@ -139,15 +206,35 @@ bool local_wal_holds(const struct sidecar *sidecar, const struct wal_point *poin
     struct wal_salts found_salts;
     struct wal_checksum found;
     struct err err;
-    uint8_t bytes[WAL_HEADER_BYTES];
-    wal_follower_init(&follower, sidecar->wal);
     bool holds =
-        wal_follower_open(&follower, &err) == RC_OK &&
-        fsio_read_at(follower.fd, bytes, sizeof bytes, 0, &err) == RC_OK &&
-        wal_header_decode(bytes, &header, &err) == RC_OK && wal_salts_equal(header.salts, salts) &&
+        local_wal_open(&follower, sidecar, salts, &header) &&
         wal_follower_checksum_at(&follower, header.page_size_bytes, point->position.frame_no,
                                  &found_salts, &found, &err) == RC_OK &&
         wal_salts_equal(found_salts, salts) && wal_checksum_equal(found, point->checksum);
     wal_follower_deinit(&follower);
     return holds;
+}
+
+bool local_lost_frames(struct local_look *look, const struct sidecar *sidecar,
+                       const struct wal_point *end, struct wal_salts end_salts)
+{
+    const struct state_record *record = &look->record;
+    /* a WAL is reset only when all of it is in the file: `end` may lie in an earlier one, whose segments are gone */
+    bool all_in_file =
+        record->reset_follows && position_compare(record->reset_point.position, end->position) >= 0;
+    bool later_is_there = record_knows_later_wal(record, end, end_salts) &&
+                          local_wal_is(sidecar, record->captured_salts);
+    struct file_identity now;
+    struct err ignored;
+    if (end->position.frame_no == 0 || record->checkpoint_running || !record->replicated ||
+        all_in_file || later_is_there || local_wal_holds(sidecar, end, end_salts)) {
+        return false;
+    }
+    /* the file again, after its -wal: a checkpoint that took the -wal since the first look wrote it before */
+    if (start_identify(sidecar->database, &now, &ignored) == RC_OK &&
+        now.inode == look->identity.inode) {
+        look->identity = now;
+    }
+    return record->database.size_bytes == look->identity.size_bytes &&
+           record->database.mtime_ns == look->identity.mtime_ns;
 }

@@ -22,9 +22,10 @@ struct local_look {
     bool wal_exists;      /* and is not empty */
     struct file_identity identity;
     struct state_record record;
-    bool ours;           /* the record speaks of this archive and names a generation */
-    bool has_unsent;     /* the spool or the snapshot folder holds something */
-    bool marker_matches; /* restored.json is there and speaks of this file and this archive */
+    bool ours;              /* the record speaks of this archive and names a generation */
+    bool has_unsent;        /* the spool or the snapshot folder holds something */
+    bool marker_matches;    /* restored.json is there and speaks of this file and this archive */
+    bool marker_is_foreign; /* something lies under its name that no restore of ours wrote */
     struct restored_marker marker;
 };
 
@@ -51,8 +52,29 @@ RC_MUST_CHECK enum rc local_look_take(struct local_look *look, const struct star
 void archive_look_take(struct archive_look *look, struct store *store, bool create);
 void archive_look_deinit(struct archive_look *look);
 
+/*
+ * The record tells that the WAL behind `end` (which lies in one with `end_salts`) had begun, with
+ * record->captured_salts: whole WALs lie before it, and nobody can have reset it since it was noted
+ * without changing its salts.
+ */
+bool start_saw_next_wal(const struct state_record *record, const struct wal_point *end,
+                        struct wal_salts end_salts);
+
+/* The -wal is the WAL with these salts. */
+bool local_wal_is(const struct sidecar *sidecar, struct wal_salts salts);
+
 /* The -wal holds the frame of `point`, in the WAL with these salts. */
 bool local_wal_holds(const struct sidecar *sidecar, const struct wal_point *point,
                      struct wal_salts salts);
+
+/*
+ * The -wal that held the end of the chain is gone, and nobody has written the database file since our
+ * last checkpoint: then the frames behind what that checkpoint copied are gone too. (After a foreign
+ * checkpoint the file has changed; after our own freeze the note says that everything is in it, and
+ * later the salts of the WAL that began then.) Looks at the file once more: look->identity is brought up
+ * to date.
+ */
+bool local_lost_frames(struct local_look *look, const struct sidecar *sidecar,
+                       const struct wal_point *end, struct wal_salts end_salts);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * start_spool: makes the spool of one generation agree with the archive: what the archive's run
- * already holds is deleted, a segment that it holds in part is cut, what does not continue the chain
+ * already holds is deleted (but for its last segment: the record may not know yet that this is ours), a
+ * segment that it holds in part is cut, what does not continue the chain
  * is dropped, and the rest, checked whole, is what will be shipped.
  *
  * Thread: the replicator's, with leader.lock held.
@@ -26,6 +27,8 @@ struct spool_chain {
     struct wal_point end; /* of archive's run and spool together */
     struct wal_salts end_salts;
     int64_t end_unix_ms;
+    char witness
+        [OBJECT_KEY_BYTES]; /* still in the spool, and ends where the archive's run does; "" = none */
     bool knows_archive_end;       /* a segment holds, ends at or links to the archive's end */
     bool contradicts_archive_end; /* a segment holds that position with another checksum */
 };
@@ -44,6 +47,10 @@ RC_MUST_CHECK enum rc spool_chain_read(struct spool_chain *chain, struct spool *
                                        const struct wal_point *archive_end,
                                        struct wal_salts archive_salts, int64_t archive_unix_ms,
                                        bool trust_spool, struct err *err);
+
+/* Puts the chain's segments into the archive, in order. Errors of the store; RC_IO. */
+RC_MUST_CHECK enum rc spool_chain_ship(const struct spool_chain *chain, const struct spool *spool,
+                                       struct store *store, struct err *err);
 
 /* Removes all of the spool but what belongs to `keep` (none: everything). RC_IO. */
 RC_MUST_CHECK enum rc spool_chain_remove_others(const struct spool *spool,

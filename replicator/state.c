@@ -3,6 +3,7 @@
 #include "replicator/state.h"
 
 #include "archive/history_format.h"
+#include "archive/json_fields.h"
 #include "base/bytes.h"
 #include "base/clk.h"
 #include "base/fsio.h"
@@ -171,19 +172,25 @@ static enum rc state_read_slot(const struct state *state, int slot, struct state
     if (rc != RC_OK) {
         return rc == RC_CORRUPT ? RC_OK : rc; /* a file cut short holds no record */
     }
-    hash_sha256(bytes, SLOT_HASH_OFFSET, digest);
+    if ((rc = hash_sha256(bytes, SLOT_HASH_OFFSET, digest, err)) != RC_OK) {
+        return rc;
+    }
     uint32_t json_bytes = bytes_get_u32(bytes + 12);
     if (memcmp(bytes, slot_magic, sizeof slot_magic) != 0 ||
         bytes_get_u32(bytes + 8) != SLOT_VERSION || json_bytes > SLOT_JSON_BYTES_MAX ||
         memcmp(digest, bytes + SLOT_HASH_OFFSET, sizeof digest) != 0) {
         return RC_OK;
     }
-    json_t *json = json_loadb((const char *)bytes + SLOT_JSON_OFFSET, json_bytes, 0, NULL);
-    if (json != NULL && state_record_from(json, record)) {
+    json_t *json;
+    rc = json_fields_load(bytes + SLOT_JSON_OFFSET, json_bytes, "the state record", &json, err);
+    if (rc == RC_OK && state_record_from(json, record)) {
         *sequence = bytes_get_u64(bytes + 16);
+    } else if (rc == RC_OK && json_fields_lacked_memory()) {
+        rc = err_set(err, RC_NOMEM, "no memory to read the state record");
     }
     json_decref(json);
-    return RC_OK;
+    return rc == RC_CORRUPT ? RC_OK
+                            : rc; /* no record; but a lack of memory says nothing about it */
 }
 
 enum rc state_reload(struct state *state, struct err *err)
@@ -241,8 +248,7 @@ static enum rc state_fill_slot(uint8_t bytes[SLOT_BYTES], const struct state_rec
     bytes_put_u32(bytes + 8, SLOT_VERSION);
     bytes_put_u32(bytes + 12, (uint32_t)json_bytes);
     bytes_put_u64(bytes + 16, sequence);
-    hash_sha256(bytes, SLOT_HASH_OFFSET, bytes + SLOT_HASH_OFFSET);
-    return RC_OK;
+    return hash_sha256(bytes, SLOT_HASH_OFFSET, bytes + SLOT_HASH_OFFSET, err);
 }
 
 enum rc state_edit_end(struct state *state, const struct state_record *record, struct err *err)
@@ -470,20 +476,26 @@ void state_sleep(struct state *state, struct state_seen seen, bool for_commits, 
     atomic_store(&live->leader_sleeps, 0);
 }
 
-int64_t state_lag_ms(const struct state *state)
+int64_t state_oldest_ms(const struct state *state)
 {
     const struct state_live *live = state->live;
     /* in the order in which a stamp moves: it is set in the next place before it leaves the last */
     int64_t uncaptured = atomic_load(&live->uncaptured_ms);
     int64_t capturing = atomic_load(&live->capturing_ms);
     int64_t spooled = atomic_load(&live->spooled_ms);
-    int64_t oldest = 0;
     int64_t stamps[3] = {uncaptured, capturing, spooled};
+    int64_t oldest = 0;
     for (int i = 0; i < 3; i++) {
         if (stamps[i] != 0 && (oldest == 0 || stamps[i] < oldest)) {
             oldest = stamps[i];
         }
     }
+    return oldest;
+}
+
+int64_t state_lag_ms(const struct state *state)
+{
+    int64_t oldest = state_oldest_ms(state);
     if (oldest == 0) {
         return 0;
     }

@@ -37,9 +37,10 @@ struct file_identity {
 };
 
 struct state_record {
-    bool valid;                              /* a record was found, or is being written */
-    char archive[STORE_URL_BYTES];           /* whose archive the rest speaks of */
-    bool replicated;                         /* false while run with HARVEY_ARCHIVE=none */
+    bool valid;                    /* a record was found, or is being written */
+    char archive[STORE_URL_BYTES]; /* whose archive the rest speaks of */
+    bool
+        replicated; /* false: frames were lost to the archive (HARVEY_ARCHIVE=none, a full spool) */
     struct generation_id generation;         /* that its birth is put; none before the first */
     struct generation_id pending_generation; /* noted before its birth is put */
     uint32_t generation_number_highest;      /* ever seen in this archive */
@@ -55,7 +56,8 @@ struct state_record {
     int64_t snapshot_unix_ms;
     uint64_t snapshot_bytes;   /* stored */
     struct wal_point captured; /* a hint: where the spool ended at the last write */
-    struct wal_salts captured_salts;
+    struct wal_salts
+        captured_salts;            /* of the WAL that was read then: captured's, or the next one */
     struct file_identity database; /* after our last checkpoint, or at the last look */
     uint32_t backfilled;           /* nBackfill that our last checkpoint left */
     bool checkpoint_running;
@@ -128,7 +130,7 @@ bool state_is_current(const struct state *state, const char *path);
  */
 void state_adopt(struct state *state, struct state *fresh);
 
-/* Reads the record again: another process led since. RC_IO. An unreadable record is valid = false. */
+/* Reads the record again: another process led since. RC_IO, RC_NOMEM. An unreadable record is valid = false. */
 RC_MUST_CHECK enum rc state_reload(struct state *state, struct err *err);
 
 /* Copies the record out. */
@@ -166,7 +168,13 @@ struct state_seen state_seen(const struct state *state);
 void state_sleep(struct state *state, struct state_seen seen, bool for_commits, int64_t timeout_ms);
 void state_wake(struct state *state);
 
-/* Age in ms of the oldest commit that is not archived; 0 when there is none. */
+/*
+ * The stamp of the oldest commit that is not archived, wherever it has come to; 0 when there is none.
+ * A new leader carries what it returns over to capturing_ms before it changes any of the three.
+ */
+int64_t state_oldest_ms(const struct state *state);
+
+/* Age in ms of that commit; 0 when there is none. */
 int64_t state_lag_ms(const struct state *state);
 
 #endif

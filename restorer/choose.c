@@ -21,28 +21,18 @@ struct choose_call {
     const struct choose_source *source;
     struct catalog_generation *generation;
     struct catalog_generation *found;
-    const char *key;
-    struct buf *json;
 };
 
 static enum rc choose_load_attempt(void *arg, struct err *err)
 {
     struct choose_call *call = arg;
-    return catalog_load_generation(call->generation, call->source->store, CHOOSE_SNAPSHOTS_ONLY,
-                                   err);
+    return catalog_load_lists(call->generation, call->source->store, CHOOSE_SNAPSHOTS_ONLY, err);
 }
 
 static enum rc choose_latest_attempt(void *arg, struct err *err)
 {
     struct choose_call *call = arg;
     return catalog_find_latest(call->source->catalog, call->source->store, &call->found, err);
-}
-
-static enum rc choose_json_attempt(void *arg, struct err *err)
-{
-    struct choose_call *call = arg;
-    buf_clear(call->json);
-    return store_get_buf(call->source->store, call->key, call->json, err);
 }
 
 static enum rc choose_load(const struct choose_source *source,
@@ -54,6 +44,54 @@ static enum rc choose_load(const struct choose_source *source,
 
 /* ---- snapshots ---- */
 
+struct choose_manifest_call {
+    const struct choose_source *source;
+    const struct generation_id *generation;
+    const struct catalog_snapshot *snapshot;
+    const char *name; /* of its complete.json */
+    struct buf json;
+    struct snapshot_manifest *manifest;
+};
+
+/* The manifest belongs to its name, and all its parts were listed. */
+static enum rc choose_check_manifest(const struct choose_manifest_call *call, struct err *err)
+{
+    const struct snapshot_manifest *manifest = call->manifest;
+    const struct catalog_snapshot *snapshot = call->snapshot;
+    if (!generation_id_equal(&manifest->generation, call->generation) ||
+        position_compare(manifest->point.position, snapshot->position) != 0 ||
+        strcmp(manifest->tag, snapshot->tag) != 0) {
+        return err_set(err, RC_CORRUPT, "%s belongs to another snapshot than its name says",
+                       call->name);
+    }
+    if (snapshot->part_count < manifest->part_count) {
+        return err_set(err, RC_CORRUPT, "the snapshot of %s has %u parts, %u of them are missing",
+                       call->name, manifest->part_count,
+                       manifest->part_count - snapshot->part_count);
+    }
+    return RC_OK;
+}
+
+static enum rc choose_manifest_attempt(void *arg, struct err *err)
+{
+    struct choose_manifest_call *call = arg;
+    buf_clear(&call->json);
+    enum rc rc = store_get_buf(call->source->store, call->name, &call->json, err);
+    if (rc == RC_NOT_FOUND) {
+        return err_set(err, RC_CORRUPT, "%s was listed, but is gone", call->name);
+    }
+    if (rc == RC_LIMIT) {
+        return err_set(err, RC_CORRUPT, "%s is larger than a manifest can be", call->name);
+    }
+    if (rc == RC_OK) {
+        rc = snapshot_manifest_decode(call->json.data, call->json.size, call->manifest, err);
+    }
+    if (rc == RC_OK) {
+        rc = choose_check_manifest(call, err);
+    }
+    return rc == RC_CORRUPT ? err_prefix(err, "reading %s", call->name) : rc;
+}
+
 enum rc choose_read_manifest(const struct choose_source *source,
                              const struct generation_id *generation,
                              const struct catalog_snapshot *snapshot,
@@ -63,29 +101,13 @@ enum rc choose_read_manifest(const struct choose_source *source,
     struct object_key key = {.kind = OBJECT_SNAPSHOT_COMPLETE,
                              .generation = *generation,
                              .position = snapshot->position};
-    struct buf json;
+    struct choose_manifest_call call = {source, generation, snapshot, name, .manifest = manifest};
     memcpy(key.tag, snapshot->tag, sizeof key.tag);
     object_key_format(&key, name);
-    buf_init(&json, SNAPSHOT_JSON_BYTES_MAX);
-    struct choose_call call = {.source = source, .key = name, .json = &json};
-    enum rc rc = fetch_retry(source->stop, choose_json_attempt, &call, err);
-    if (rc == RC_OK) {
-        rc = snapshot_manifest_decode(json.data, json.size, manifest, err);
-    }
-    buf_deinit(&json);
-    if (rc == RC_NOT_FOUND) {
-        return err_set(err, RC_CORRUPT, "%s was listed, but is gone", name);
-    }
-    if (rc == RC_OK && (!generation_id_equal(&manifest->generation, generation) ||
-                        position_compare(manifest->point.position, snapshot->position) != 0 ||
-                        strcmp(manifest->tag, snapshot->tag) != 0)) {
-        return err_set(err, RC_CORRUPT, "%s belongs to another snapshot than its name says", name);
-    }
-    if (rc == RC_OK && snapshot->part_count < manifest->part_count) {
-        return err_set(err, RC_CORRUPT, "the snapshot of %s has %u parts, %u of them are missing",
-                       name, manifest->part_count, manifest->part_count - snapshot->part_count);
-    }
-    return rc == RC_CORRUPT ? err_prefix(err, "reading %s", name) : rc;
+    buf_init(&call.json, SNAPSHOT_JSON_BYTES_MAX);
+    enum rc rc = fetch_retry(source->stop, choose_manifest_attempt, &call, err);
+    buf_deinit(&call.json);
+    return rc;
 }
 
 /* True when the snapshot may be the base of what is wanted, as far as its name tells. */
@@ -201,10 +223,27 @@ static enum rc choose_given(const struct choose_source *source, struct choose_re
                         : choose_unknown(source, err);
     }
     if (rc == RC_OK && !is_known) {
-        (void)snprintf(result->note, CHOOSE_NOTE_BYTES, "the birth of generation %s is missing",
-                       id->text);
+        (void)snprintf(result->note, CHOOSE_NOTE_BYTES,
+                       "the birth of generation %s is missing or damaged", id->text);
     }
     return rc;
+}
+
+/* Nor a birth that cannot be read: it may be the newest's, or tell of a fork. */
+static enum rc choose_check_births(const struct choose_source *source, struct choose_result *result,
+                                   struct err *err)
+{
+    const struct catalog *catalog = source->catalog;
+    char known[CHOOSE_NAMED_MAX * (GENERATION_ID_BYTES + 2)];
+    if (catalog->damaged_count == 0) {
+        return RC_OK;
+    }
+    result->needs_choice = true;
+    choose_name_some(catalog, known, sizeof known);
+    return err_set(err, RC_CORRUPT,
+                   "%zu birth%s cannot be read (%.200s): choose with --generation ID%s%s",
+                   catalog->damaged_count, catalog->damaged_count == 1 ? "" : "s", catalog->damaged,
+                   known[0] != '\0' ? "; readable are, the newest first: " : "", known);
 }
 
 /* Without --generation nothing may be passed over in silence: a birth that was lost needs a choice. */
@@ -251,7 +290,11 @@ static enum rc choose_latest(const struct choose_source *source, struct choose_r
     const struct catalog_generation *a = NULL;
     const struct catalog_generation *b = NULL;
     struct choose_call call = {.source = source};
-    if (catalog_find_fork(catalog, &a, &b)) {
+    enum rc rc = catalog_find_fork(catalog, &a, &b, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    if (a != NULL) {
         result->needs_choice = true;
         return err_set(err, RC_CORRUPT,
                        "the history forks: %s and %s both go on from generation %s; choose one "
@@ -259,7 +302,7 @@ static enum rc choose_latest(const struct choose_source *source, struct choose_r
                        a->birth.id.text, b->birth.id.text, a->birth.parent.text, a->birth.id.text,
                        b->birth.id.text);
     }
-    enum rc rc = fetch_retry(source->stop, choose_latest_attempt, &call, err);
+    rc = fetch_retry(source->stop, choose_latest_attempt, &call, err);
     if (rc != RC_OK) {
         return rc;
     }
@@ -409,7 +452,10 @@ enum rc choose_generation(const struct choose_source *source, struct choose_resu
         return choose_given(source, result, err);
     }
     ASSERT(source->request->target != RESTORE_TO_POSITION);
-    enum rc rc = choose_check_orphans(source, result, err);
+    enum rc rc = choose_check_births(source, result, err);
+    if (rc == RC_OK) {
+        rc = choose_check_orphans(source, result, err);
+    }
     if (rc != RC_OK) {
         return rc;
     }

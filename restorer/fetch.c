@@ -74,8 +74,7 @@ static enum rc fetch_worker_init(struct fetch_worker *worker, const struct store
     if (rc == RC_OK) {
         rc = codec_decoder_create(&worker->decoder, err);
     }
-    worker->hash = hash_create();
-    return rc;
+    return rc == RC_OK ? hash_create(&worker->hash, err) : rc;
 }
 
 enum rc fetch_create(const struct store_config *config, int jobs, struct stop *stop,
@@ -354,9 +353,14 @@ uint64_t fetch_request_count(const struct fetch *fetch)
 enum rc fetch_retry(struct stop *stop, fetch_attempt_fn *attempt, void *arg, struct err *err)
 {
     struct backoff backoff;
+    bool is_second_look = false;
     backoff_init(&backoff, FETCH_RETRY_FIRST_MS, FETCH_RETRY_CAP_MS);
     for (int tries = 1;; tries++) {
         enum rc rc = attempt(arg, err);
+        if ((rc == RC_CORRUPT || rc == RC_NOT_FOUND) && !is_second_look) {
+            is_second_look = true;
+            continue;
+        }
         if ((rc != RC_UNAVAILABLE && rc != RC_TIMEOUT) || tries == FETCH_TRIES) {
             return rc;
         }
@@ -371,21 +375,36 @@ enum rc fetch_retry(struct stop *stop, fetch_attempt_fn *attempt, void *arg, str
 
 struct fetch_segment_call {
     struct fetch_worker *worker;
-    const char *key;
-    struct buf *object;
+    const struct object_key *key;
+    const char *name;
+    struct fetch_slot *slot;
 };
 
 static enum rc fetch_append(void *arg, const uint8_t *bytes, size_t count, struct err *err)
 {
-    struct fetch_segment_call *call = arg;
-    return buf_append(call->object, bytes, count, err);
+    return buf_append(arg, bytes, count, err);
 }
 
 static enum rc fetch_segment_attempt(void *arg, struct err *err)
 {
     struct fetch_segment_call *call = arg;
-    buf_clear(call->object);
-    return store_get(call->worker->store, call->key, NULL, fetch_append, call, err);
+    struct fetch_worker *worker = call->worker;
+    struct buf *object = &call->slot->buffers->object;
+    buf_clear(object);
+    enum rc rc = store_get(worker->store, call->name, NULL, fetch_append, object, err);
+    if (rc == RC_NOT_FOUND) {
+        return err_set(err, RC_CORRUPT, "%s was listed, but is gone", call->name);
+    }
+    if (rc == RC_LIMIT) {
+        return err_set(err, RC_CORRUPT, "%s is larger than any WAL object", call->name);
+    }
+    if (rc != RC_OK) {
+        return rc;
+    }
+    fetch_add_received(worker->fetch, object->size);
+    rc = segment_read(worker->reader, call->key, object->data, object->size, &call->slot->header,
+                      &call->slot->buffers->content, err);
+    return rc == RC_CORRUPT ? err_prefix(err, "reading %s", call->name) : rc;
 }
 
 enum rc fetch_segment(struct fetch_worker *worker, const struct object_key *key,
@@ -393,22 +412,6 @@ enum rc fetch_segment(struct fetch_worker *worker, const struct object_key *key,
 {
     char name[OBJECT_KEY_BYTES];
     object_key_format(key, name);
-    struct fetch_segment_call call = {worker, name, &slot->buffers->object};
-    enum rc rc = fetch_retry(worker->stop, fetch_segment_attempt, &call, err);
-    if (rc == RC_NOT_FOUND) {
-        return err_set(err, RC_CORRUPT, "%s was listed, but is gone", name);
-    }
-    if (rc == RC_LIMIT) {
-        return err_set(err, RC_CORRUPT, "%s is larger than any WAL object", name);
-    }
-    if (rc != RC_OK) {
-        return rc;
-    }
-    fetch_add_received(worker->fetch, slot->buffers->object.size);
-    rc = segment_read(worker->reader, key, slot->buffers->object.data, slot->buffers->object.size,
-                      &slot->header, &slot->buffers->content, err);
-    if (rc == RC_CORRUPT) {
-        return err_prefix(err, "reading %s", name);
-    }
-    return rc;
+    struct fetch_segment_call call = {worker, key, name, slot};
+    return fetch_retry(worker->stop, fetch_segment_attempt, &call, err);
 }

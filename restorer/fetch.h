@@ -101,7 +101,8 @@ void fetch_release_buffers(struct fetch *fetch);
 
 /*
  * Calls `attempt` until it succeeds, fails for good, or FETCH_TRIES are used up, with growing pauses
- * after transient errors. Any thread.
+ * after transient errors. What is not as it should be, or not there, is looked at once more: a proxy
+ * on the way may have answered with something else, or half of it. Any thread.
  */
 typedef enum rc fetch_attempt_fn(void *arg, struct err *err);
 RC_MUST_CHECK enum rc fetch_retry(struct stop *stop, fetch_attempt_fn *attempt, void *arg,

@@ -41,13 +41,13 @@ static enum rc list_births_attempt(void *arg, struct err *err)
     struct list *list = arg;
     catalog_deinit(&list->catalog);
     catalog_init(&list->catalog);
-    return catalog_read_generations(&list->catalog, list->store, err);
+    return catalog_read_births(&list->catalog, list->store, err);
 }
 
 static enum rc list_load_attempt(void *arg, struct err *err)
 {
     struct list *list = arg;
-    return catalog_load_generation(list->current, list->store, 1, err);
+    return catalog_load_lists(list->current, list->store, 1, err);
 }
 
 static enum rc list_run_attempt(void *arg, struct err *err)
@@ -260,11 +260,14 @@ static enum rc list_make_tree(struct list *list, json_t **tree, struct err *err)
             (void)json_array_append_new(generations, object);
         }
     }
-    if (rc == RC_OK && json_array_size(generations) == 0) {
+    if (rc == RC_OK && json_array_size(generations) == 0 && list->catalog.damaged_count == 0) {
         rc = list->catalog.generation_count == 0
                  ? err_set(err, RC_NOT_FOUND, "the archive %s is empty", list->store->url)
                  : err_set(err, RC_NOT_FOUND, "the archive %s holds no generation %s",
                            list->store->url, only->text);
+    }
+    if (rc == RC_OK) {
+        rc = catalog_find_fork(&list->catalog, &a, &b, err);
     }
     if (rc != RC_OK) {
         json_decref(generations);
@@ -273,11 +276,12 @@ static enum rc list_make_tree(struct list *list, json_t **tree, struct err *err)
     if (generation_id_is_none(only)) {
         list_mark_latest(list, generations);
     }
-    json_t *fork = catalog_find_fork(&list->catalog, &a, &b)
-                       ? json_pack("[s, s]", a->birth.id.text, b->birth.id.text)
-                       : json_null();
-    *tree = json_pack("{s:s, s:o, s:o}", "archive", list->store->url, "generations", generations,
-                      "fork", fork);
+    json_t *fork =
+        a != NULL ? json_pack("[s, s]", a->birth.id.text, b->birth.id.text) : json_null();
+    *tree = json_pack(
+        "{s:s, s:o, s:o, s:I, s:o}", "archive", list->store->url, "generations", generations,
+        "fork", fork, "damaged_births", (json_int_t)list->catalog.damaged_count, "damage",
+        list->catalog.damaged_count > 0 ? list_text(list->catalog.damaged) : json_null());
     return *tree != NULL ? RC_OK : err_set(err, RC_NOMEM, "no memory for the list");
 }
 
@@ -354,6 +358,11 @@ static void list_print(const json_t *tree)
     json_array_foreach(json_object_get(tree, "generations"), i, item)
     {
         list_print_generation(item);
+    }
+    if (json_integer_value(json_object_get(tree, "damaged_births")) > 0) {
+        printf("DAMAGED: %" JSON_INTEGER_FORMAT " birth(s): %s\n",
+               json_integer_value(json_object_get(tree, "damaged_births")),
+               list_get(tree, "damage"));
     }
     if (json_is_array(fork)) {
         printf("FORK: %s and %s go on from the same generation; --to-latest needs --generation\n",

@@ -80,10 +80,14 @@ static const struct option options_table[] = {
     {NULL, 0, NULL, 0},
 };
 
-/* The server's table (docs/configuration.md) besides what the archive needs. */
+/*
+ * The server's table (server/config_table.c) besides what the archive needs; test_options compares.
+ */
 static const char *const options_server_names[] = {
     "HARVEY_DB",
     "HARVEY_LISTEN",
+    "HARVEY_DOOR_SOCKET",
+    "HARVEY_DOOR_CONNECTIONS",
     "HARVEY_SHIP_INTERVAL_MS",
     "HARVEY_SNAPSHOT_INTERVAL_S",
     "HARVEY_SYNCHRONOUS",
@@ -93,8 +97,13 @@ static const char *const options_server_names[] = {
     "HARVEY_ON_OUTAGE",
     "HARVEY_SPOOL_MAX_BYTES",
     "HARVEY_STOP_TIMEOUT_MS",
+    "HARVEY_DRAIN_DELAY_MS",
+    "HARVEY_CONNECTIONS_MAX",
+    "HARVEY_IDLE_TIMEOUT_S",
+    "HARVEY_REQUEST_TIMEOUT_S",
     "HARVEY_UNSAFE_FS",
     "HARVEY_LOG_LEVEL",
+    "HARVEY_BIN",
     NULL,
 };
 
@@ -322,7 +331,8 @@ enum rc options_read(int argc, char **argv, char *const *environment,
     }
     if (rc == RC_OK && options->request.output_path == NULL) {
         const char *database = lookup("HARVEY_DB");
-        options->request.output_path = database != NULL ? database : OPTIONS_DB_DEFAULT;
+        bool is_set = database != NULL && database[0] != '\0'; /* an empty value is no value */
+        options->request.output_path = is_set ? database : OPTIONS_DB_DEFAULT;
     }
     if (rc == RC_IO || rc == RC_DENIED || rc == RC_NOT_FOUND) { /* a secret's file */
         rc = RC_INVALID;

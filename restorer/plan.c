@@ -70,13 +70,13 @@ static enum rc plan_births_attempt(void *arg, struct err *err)
     struct plan_call *call = arg;
     catalog_deinit(call->catalog);
     catalog_init(call->catalog);
-    return catalog_read_generations(call->catalog, call->store, err);
+    return catalog_read_births(call->catalog, call->store, err);
 }
 
 static enum rc plan_load_attempt(void *arg, struct err *err)
 {
     struct plan_call *call = arg;
-    return catalog_load_generation(call->generation, call->store, call->wal_no, err);
+    return catalog_load_lists(call->generation, call->store, call->wal_no, err);
 }
 
 static enum rc plan_run_attempt(void *arg, struct err *err)

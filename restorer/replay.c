@@ -33,7 +33,10 @@ static uint64_t replay_cost(void *arg, size_t task)
         replay->plan->run.segments[replay_index_of(replay, task)];
     uint64_t frames = (uint64_t)segment->last_frame_no - segment->first_frame_no + 1;
     uint64_t frame_bytes = WAL_FRAME_HEADER_BYTES + replay->plan->manifest.page_size_bytes;
-    return segment->object_bytes + frames * frame_bytes + WAL_HEADER_BYTES;
+    uint64_t content = frames * frame_bytes + WAL_HEADER_BYTES;
+    /* the object's size is what a listing says: any number */
+    return segment->object_bytes < UINT64_MAX - content ? segment->object_bytes + content
+                                                        : UINT64_MAX;
 }
 
 static enum rc replay_work(void *arg, size_t task, struct fetch_worker *worker,

@@ -6,6 +6,7 @@
  * as after any other error, its temporary file removed.
  */
 #include "base/err.h"
+#include "base/hash.h"
 #include "base/stop.h"
 #include "restorer/list.h"
 #include "restorer/options.h"
@@ -39,7 +40,7 @@ static void *signal_thread_main(void *arg)
 }
 
 /* Blocks them in every thread to come, and starts the one that takes them. */
-static void start_signal_thread(struct stop *stop)
+static enum rc start_signal_thread(struct stop *stop, struct err *err)
 {
     sigset_t signals;
     pthread_t thread;
@@ -50,8 +51,11 @@ static void start_signal_thread(struct stop *stop)
     ASSERT(pthread_sigmask(SIG_BLOCK, &signals, NULL) == 0);
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error like a full disk */
-    ASSERT(pthread_create(&thread, NULL, signal_thread_main, stop) == 0);
+    if (pthread_create(&thread, NULL, signal_thread_main, stop) != 0) {
+        return err_set(err, RC_NOMEM, "cannot start a thread: no memory, or too many threads");
+    }
     ASSERT(pthread_detach(thread) == 0); /* it lives as long as the process */
+    return RC_OK;
 }
 
 static int run_restore(struct options *options, struct stop *stop)
@@ -89,7 +93,10 @@ int main(int argc, char **argv)
         return fflush(stdout) == 0 ? 0 : 1;
     }
     if (rc == RC_OK) {
-        start_signal_thread(&stop);
+        rc = start_signal_thread(&stop, &err);
+    }
+    if (rc == RC_OK) {
+        rc = hash_begin(&err);
     }
     if (rc == RC_OK && options.action == OPTIONS_RESTORE) {
         return run_restore(&options, &stop);

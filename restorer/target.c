@@ -16,6 +16,7 @@
 
 #define TARGET_TEMP_MARK ".restoring-"
 #define TARGET_ASIDE_MARK ".before-restore-"
+#define TARGET_REPLACING "/replacing" /* in the -harvey folder, while --replace moves things */
 #define TARGET_ASIDE_TRIES 1000
 #define TARGET_LOOK_MS 3000 /* a waiting server's look at the archive takes milliseconds */
 #define TARGET_LOOK_PAUSE_MS 10
@@ -183,19 +184,39 @@ static enum rc target_give_to_owner(const struct target *target, const char *pat
     return RC_OK;
 }
 
-static enum rc target_lock(struct target *target, struct err *err)
+/*
+ * One try at the lock. `made_sidecar` goes by mkdir's own word: of several restores that begin at once
+ * only the one that made the folder may remove it again.
+ */
+static enum rc target_try_lock(struct target *target, struct err *err)
 {
     struct sidecar *sidecar = &target->sidecar;
-    target->made_sidecar = !target_has_entry(sidecar->dir);
-    enum rc rc = fsio_make_dirs(sidecar->dir, err);
-    int64_t deadline = clk_monotonic_ms() + TARGET_LOOK_MS;
-    while (rc == RC_OK &&
-           (rc = lockfile_try(&target->lock, sidecar->leader_lock, err)) == RC_BUSY &&
-           target_await_free(sidecar, deadline - clk_monotonic_ms())) {
-        rc = RC_OK; /* it was only a look: once more */
+    bool made = false;
+    enum rc rc = fsio_make_dir(sidecar->dir, &made, err);
+    target->made_sidecar = target->made_sidecar || made;
+    if (rc == RC_OK) {
+        rc = lockfile_try(&target->lock, sidecar->leader_lock, err);
     }
     if (rc == RC_BUSY) {
         target->made_sidecar = false; /* somebody else is in there */
+    }
+    if (rc == RC_NOT_FOUND) {
+        target->made_sidecar = false;
+        return err_set(err, RC_BUSY, "%s was removed again", sidecar->dir); /* by who made it */
+    }
+    return rc;
+}
+
+static enum rc target_lock(struct target *target, struct err *err)
+{
+    struct sidecar *sidecar = &target->sidecar;
+    int64_t deadline = clk_monotonic_ms() + TARGET_LOOK_MS;
+    enum rc rc = target_try_lock(target, err);
+    while (rc == RC_BUSY && target_await_free(sidecar, deadline - clk_monotonic_ms()) &&
+           clk_monotonic_ms() < deadline) {
+        rc = target_try_lock(target, err); /* it was only a look: once more */
+    }
+    if (rc == RC_BUSY) {
         return target_busy(sidecar, err);
     }
     if (rc == RC_OK && target->made_sidecar) {
@@ -289,14 +310,20 @@ static enum rc target_rename(struct target *target, struct err *err)
                              target->sidecar.database)
                    : rc;
     }
-    target->is_done = true;
     FAILPOINT("restore_renamed");
-    return fsio_sync_dir(target->dir, err);
+    rc = fsio_sync_dir(target->dir, err);
+    /* a failure leaves nothing: back, while our lock keeps every server from it */
+    target->is_done =
+        rc == RC_OK || fsio_rename_new(target->sidecar.database, target->temp, NULL) != RC_OK;
+    return rc == RC_OK || !target->is_done
+               ? rc
+               : err_prefix(err, "%s is whole, but may not outlive a power cut",
+                            target->sidecar.database);
 }
 
-/* What --replace moves, in this order, and back in the reverse one: four files, and the -harvey folder
- * unless we have just made it. */
-enum { TARGET_MOVED_MAX = 5 };
+/* What --replace moves, in this order, and back in the reverse one: four files. The -harvey folder,
+ * unless we have just made it, changes places with the new one. */
+enum { TARGET_FILES = 4, TARGET_MOVED_MAX = 5 };
 static int target_moved_names(const struct target *target, const char *names[TARGET_MOVED_MAX])
 {
     names[0] = target->sidecar.database;
@@ -333,6 +360,46 @@ static enum rc target_aside_name(const struct target *target, const char *name, 
                        : rc;
 }
 
+/* True when nothing of what is there now has a namesake under this mark. */
+static bool target_mark_is_free(const struct target *target, const char *mark)
+{
+    char path[FSIO_PATH_BYTES];
+    const char *names[TARGET_MOVED_MAX];
+    int count = target_moved_names(target, names);
+    for (int i = 0; i < count; i++) {
+        if (target_has_entry(names[i]) &&
+            (target_aside_name(target, names[i], mark, path, NULL) != RC_OK ||
+             target_has_entry(path))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/*
+ * The mark of a restore that died while it moved things aside: with its -wal under another name than
+ * its own the old database would lack its last commits. False when there was none.
+ */
+static bool target_resume_mark(const struct target *target, char *mark, size_t mark_bytes)
+{
+    char path[FSIO_PATH_BYTES];
+    struct buf text;
+    buf_init(&text, mark_bytes - 1);
+    bool found = !target_has_entry(target->sidecar.database) &&
+                 target_name(path, target->sidecar.dir, TARGET_REPLACING, "", NULL) == RC_OK &&
+                 fsio_read_file(path, &text, NULL) == RC_OK &&
+                 text.size > strlen(TARGET_ASIDE_MARK);
+    if (found) {
+        memcpy(mark, text.data, text.size);
+        mark[text.size] = '\0';
+        found = strncmp(mark, TARGET_ASIDE_MARK, strlen(TARGET_ASIDE_MARK)) == 0 &&
+                strlen(mark) == text.size && strchr(mark, '/') == NULL &&
+                target_mark_is_free(target, mark);
+    }
+    buf_deinit(&text);
+    return found;
+}
+
 /* A mark under which none of the names is taken. */
 static enum rc target_choose_mark(const struct target *target, char *mark, size_t mark_bytes,
                                   struct err *err)
@@ -366,7 +433,8 @@ static void target_move_back(const struct target *target, const char *mark)
 {
     char path[FSIO_PATH_BYTES];
     const char *names[TARGET_MOVED_MAX];
-    for (int i = target_moved_names(target, names); i > 0; i--) {
+    (void)target_moved_names(target, names);
+    for (int i = TARGET_FILES; i > 0; i--) {
         if (target_aside_name(target, names[i - 1], mark, path, NULL) == RC_OK &&
             target_has_entry(path)) {
             enum rc rc = fsio_rename_new(path, names[i - 1], NULL);
@@ -380,8 +448,8 @@ static enum rc target_move_aside(const struct target *target, const char *mark, 
 {
     char path[FSIO_PATH_BYTES];
     const char *names[TARGET_MOVED_MAX];
-    int count = target_moved_names(target, names);
-    for (int i = 0; i < count; i++) {
+    (void)target_moved_names(target, names);
+    for (int i = 0; i < TARGET_FILES; i++) {
         if (!target_has_entry(names[i])) {
             continue;
         }
@@ -395,6 +463,7 @@ static enum rc target_move_aside(const struct target *target, const char *mark, 
         if (moved_aside[0] == '\0') {
             memcpy(moved_aside, path, strlen(path) + 1);
         }
+        FAILPOINT("restore_moved_aside");
     }
     return fsio_sync_dir(target->dir, err);
 }
@@ -425,27 +494,70 @@ static enum rc target_make_new_sidecar(struct target *target, struct restored_ma
     return rc == RC_OK ? target_write_marker(target, path, marker, err) : rc;
 }
 
+/*
+ * The new -harvey folder takes the name that the old one will have, then both change places: at no
+ * moment is there none, which a server or another restore would make anew and lock for itself.
+ */
+static enum rc target_swap_sidecar(const struct target *target, const char *aside, struct err *err)
+{
+    enum rc rc = fsio_rename_new(target->new_sidecar, aside, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    rc = fsio_exchange(aside, target->sidecar.dir, err);
+    if (rc != RC_OK) {
+        enum rc back = fsio_rename_new(aside, target->new_sidecar, NULL);
+        (void)back;
+    }
+    return rc;
+}
+
+static void target_swap_sidecar_back(const struct target *target, const char *aside)
+{
+    if (fsio_exchange(aside, target->sidecar.dir, NULL) == RC_OK) {
+        enum rc rc = fsio_rename_new(aside, target->new_sidecar, NULL);
+        (void)rc; /* our caller's error is the news */
+    }
+}
+
 /* Old things aside, new folder in, new database in; all of it back when a step fails. */
 static enum rc target_swap(struct target *target, const char *mark, char *moved_aside,
                            struct err *err)
 {
+    char aside[FSIO_PATH_BYTES];
+    char replacing[FSIO_PATH_BYTES];
     bool is_new_folder_in = false;
-    enum rc rc = target_move_aside(target, mark, moved_aside, err);
+    enum rc rc = target_aside_name(target, target->sidecar.dir, mark, aside, err);
+    if (rc == RC_OK) {
+        rc = target_name(replacing, target->sidecar.dir, TARGET_REPLACING, "", err);
+    }
+    if (rc == RC_OK) {
+        rc = fsio_replace_file(replacing, mark, strlen(mark), true, err);
+    }
+    if (rc == RC_OK) {
+        rc = target_move_aside(target, mark, moved_aside, err);
+    }
     if (rc == RC_OK && !target->made_sidecar) {
-        rc = fsio_rename_new(target->new_sidecar, target->sidecar.dir, err);
+        rc = target_swap_sidecar(target, aside, err);
         is_new_folder_in = rc == RC_OK;
+    }
+    if (is_new_folder_in && moved_aside[0] == '\0') {
+        memcpy(moved_aside, aside, strlen(aside) + 1);
     }
     if (rc == RC_OK) {
         rc = target_rename(target, err);
     }
     if (rc != RC_OK && !target->is_done) {
         if (is_new_folder_in) {
-            enum rc back = fsio_rename_new(target->sidecar.dir, target->new_sidecar, NULL);
-            (void)back;
+            target_swap_sidecar_back(target, aside);
         }
         target_move_back(target, mark);
         moved_aside[0] = '\0';
     }
+    if (is_new_folder_in && target->is_done) { /* it went aside with the old folder */
+        (void)target_name(replacing, aside, TARGET_REPLACING, "", NULL);
+    }
+    (void)unlink(replacing);
     return rc;
 }
 
@@ -459,7 +571,9 @@ enum rc target_commit(struct target *target, struct restored_marker *marker, cha
                      ? target_make_new_sidecar(target, marker, err)
                      : target_write_marker(target, target->sidecar.restored, marker, err);
     if (rc == RC_OK && target->replace) {
-        rc = target_choose_mark(target, mark, sizeof mark, err);
+        if (!target_resume_mark(target, mark, sizeof mark)) {
+            rc = target_choose_mark(target, mark, sizeof mark, err);
+        }
         if (rc == RC_OK) {
             rc = target_swap(target, mark, moved_aside, err);
         }

@@ -10,8 +10,8 @@
  *   - rename never replaces: a file that appeared meanwhile stays.
  * With `replace` the old database goes aside first, then -wal, -shm, -journal, -harvey: a crash in
  * between leaves a -wal without a database, which a start refuses, never a database without its
- * -wal. The new -harvey folder is made, locked and marked under a name of its own and then renamed,
- * so the lock is held without a gap.
+ * -wal. The new -harvey folder is made, locked and marked under a name of its own and then changes
+ * places with the old one, so the lock is held without a gap.
  *
  * Errors: RC_EXISTS, RC_BUSY; RC_IO and RC_LIMIT for everything that fails locally, permissions too.
  * Thread: the owner's.

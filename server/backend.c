@@ -112,6 +112,11 @@ bool backend_is_ready(struct backend *backend)
     return !atomic_load(&backend->stopping) && is_open(backend);
 }
 
+bool backend_can_serve(const struct backend *backend)
+{
+    return is_open(backend);
+}
+
 bool backend_is_settled(struct backend *backend)
 {
     struct replicator_status status;
@@ -222,6 +227,13 @@ static enum rc http_status(void *arg, bool json, unsigned connections, struct bu
     facts.inserted_rows = view.rows;
     facts.batches = view.batches;
     facts.failed_batches = view.failed_batches;
+    facts.writer_pause_p999_us = view.pause_p999_us;
+    facts.writer_pause_max_us = view.pause_max_us;
+    facts.refuses_rows = view.state == WRITER_OPEN && view.refuses;
+    if (facts.refuses_rows && facts.reason[0] == '\0') {
+        (void)snprintf(facts.reason, sizeof facts.reason, "the last rows were refused: %s",
+                       view.last_error);
+    }
     if (is_open(backend)) {
         facts.has_rows = count_rows(backend, &view, &facts.rows, &count_err) == RC_OK;
         if (!facts.has_rows && facts.reason[0] == '\0') {

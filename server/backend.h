@@ -38,13 +38,19 @@ void backend_destroy(struct backend *backend); /* NULL is legal */
 /* The table of functions for http_create. */
 struct http_backend backend_for_http(struct backend *backend);
 
-/* After an event of the writer or the replicator: logs a change of role, closes a stale reader. */
+/*
+ * After a change of the writer's state or an event of the replicator, and now and then, for an alarm comes
+ * without one: logs a change of role or reason, closes a stale reader.
+ */
 void backend_follow(struct backend *backend);
 
 /* From here on /readyz and --health say "stopping". */
 void backend_begin_stop(struct backend *backend);
 
 bool backend_is_ready(struct backend *backend);
+
+/* Whether requests can be served now: as is_ready, but during a stop too. */
+bool backend_can_serve(const struct backend *backend);
 
 /* True once it is ready, or it is known why it is not: before that a client had better wait a moment. */
 bool backend_is_settled(struct backend *backend);

@@ -176,10 +176,6 @@ static enum rc configure(struct db *db, const char *path, enum db_purpose purpos
     if (rc == RC_OK) {
         rc = replicator_configure_connection(db->handle, synchronous_normal, err);
     }
-    if (rc == RC_OK &&
-        sqlite3_db_config(db->handle, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL) != SQLITE_OK) {
-        rc = db_fail(err, db->handle, "DEFENSIVE");
-    }
     if (rc == RC_OK) {
         rc = purpose == DB_WRITES ? switch_to_wal(db->handle, err)
                                   : db_run(db->handle, "PRAGMA query_only=ON", err);

@@ -3,6 +3,10 @@
  * handover: the server behind a door (door/door_client.h). It brings the listening socket and other
  * servers' live connections in, and at a stop passes ours on, so that a release closes none.
  *
+ * Servers on one database tell each other whether they let clients in (a shared lock, open.lock beside the
+ * database, which dies with its holder): one that cannot serve now, or is full, leaves clients to one that
+ * can, and stays away from the door meanwhile.
+ *
  * Thread: the http thread; create, destroy: main, while it does not run.
  */
 #ifndef HARVEY_SERVER_HANDOVER_H
@@ -20,6 +24,7 @@ struct handover;
 struct handover_config {   /* all borrowed */
     const char *door_path; /* of the door's socket */
     bool pass_connections; /* false: drain ours at a stop, as a server without a door does */
+    const char *database_path;
     struct http *http;
     struct listener *listener; /* without a socket until the door brings one */
 };
@@ -34,6 +39,15 @@ int handover_fd(const struct handover *handover); /* -1 before */
 
 /* Does what the door has sent. Never blocks. */
 void handover_run(struct handover *handover, int64_t now_ms);
+
+/* Whether the door may send connections here. Legal again and again, also before joining. */
+void handover_attend(struct handover *handover, bool wanted);
+
+/* Tells the siblings that this server lets clients in and can serve them, or that it does not. */
+void handover_tell_open(struct handover *handover, bool open);
+
+/* Whether a sibling has told so. False while this server tells it itself. Looks every few ms only. */
+bool handover_sibling_is_open(struct handover *handover, int64_t now_ms);
 
 /*
  * Begins to leave: nothing is adopted any more, and connections are passed on. False: they are not

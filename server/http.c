@@ -74,8 +74,9 @@ static struct http_ring *ring_of(struct http *http, enum http_state state)
         return &http->receiving;
     case HTTP_WAITING:
         return &http->waiting;
-    case HTTP_READY:
     case HTTP_ANSWERED:
+        return &http->answered;
+    case HTTP_READY:
         break;
     }
     return NULL;
@@ -112,6 +113,9 @@ void http_set_state(struct http_conn *conn, enum http_state state)
 
 static void free_conn(struct http_conn *conn)
 {
+    if (conn->inserted != NULL) {
+        MHD_destroy_response(conn->inserted);
+    }
     free(conn->body);
     free(conn);
 }
@@ -140,7 +144,7 @@ static void *open_conn(struct http *http, struct MHD_Connection *connection)
     http_ring_init(&conn->ring);
     conn->unsure = http->adopting && !http_bytes_taken(conn->fd, &conn->bytes_used);
     http->connections++;
-    if (http->connections > http->config.connections_max) {
+    if (http->connections > http->config.connections_max && !http->adopting) {
         conn->surplus = true;
         evict_idle(http);
     }
@@ -289,6 +293,7 @@ enum rc http_create(const struct http_config *config, struct http **http, struct
     http_ring_init(&made->idle);
     http_ring_init(&made->receiving);
     http_ring_init(&made->waiting);
+    http_ring_init(&made->answered);
     enum rc rc = raise_fd_limit(&made->config, err);
     if (rc == RC_OK) {
         rc = http_make_answers(made, err);
@@ -402,6 +407,7 @@ void http_drain(struct http *http, int64_t now_ms)
     }
     http->draining = true;
     http->passing = false;
+    http->pass_waits = false;
     http->now_ms = now_ms;
     http->drain_since_ms = now_ms;
     const struct listener *listener = http->config.listener;
@@ -418,7 +424,8 @@ void http_end_inserts(struct http *http)
 
 bool http_is_drained(const struct http *http, int64_t now_ms, int64_t linger_ms)
 {
-    if (http->gathered > 0 || http->away > 0 || http->idle_count < http->connections) {
+    if (http->gathered > 0 || http->away > 0 || http->idle_count < http->connections ||
+        http->pass_waits) {
         return false;
     }
     int64_t quiet_since_ms =

@@ -67,13 +67,22 @@ int http_epoll_fd(const struct http *http);
  */
 bool http_run(struct http *http, int64_t now_ms);
 
+/* At the limit of connections: who comes now is answered 503. */
+bool http_is_full(const struct http *http);
+
+/* Far enough below the limit to have siblings send clients here again. */
+bool http_has_room(const struct http *http);
+
 /* Whether to wait for the listening socket now; false: at a limit, or a stop has begun. */
 bool http_may_accept(const struct http *http);
 
 /* Takes in some of those who wait at the listening socket; never blocks. */
 void http_accept(struct http *http, int64_t now_ms);
 
-/* Takes in a live connection of another process, at a request boundary; takes `fd`. */
+/*
+ * Takes in a live connection of another process, at a request boundary; takes `fd`. It is served beyond the
+ * limit too (what the door has sent before it learns that we are full), up to a second one.
+ */
 void http_adopt(struct http *http, int fd, int64_t now_ms);
 
 /* How many inserts wait for http_flush, are away at the writer, and were so at most of late. */
@@ -121,7 +130,7 @@ void http_end_inserts(struct http *http);
 
 /*
  * While draining or passing: true once no connection is left, or nothing is under way and idle ones (of
- * those passed: the ones that cannot be) have had `linger_ms` for a last request.
+ * those passed: the ones that cannot be, whatever the door does) have had `linger_ms` for a last request.
  */
 bool http_is_drained(const struct http *http, int64_t now_ms, int64_t linger_ms);
 

@@ -14,8 +14,20 @@
 #include <unistd.h>
 
 #define HTTP_ACCEPTS_MAX 32u     /* per call: requests of those who are in already get their turn */
+#define HTTP_ROOM_PART 8         /* so much of the limit must be free after it was reached */
 #define HTTP_ACCEPT_PAUSE_MS 100 /* after an accept that failed: no descriptor, no memory */
 #define HTTP_QUEUE_TAKEN_MAX (2u * LISTENER_BACKLOG) /* accepted at most when a drain begins */
+
+bool http_is_full(const struct http *http)
+{
+    return http->connections >= http->config.connections_max;
+}
+
+bool http_has_room(const struct http *http)
+{
+    unsigned most = http->config.connections_max;
+    return http->connections < most - most / HTTP_ROOM_PART;
+}
 
 bool http_may_accept(const struct http *http)
 {

@@ -8,6 +8,7 @@
 #define HARVEY_SERVER_HTTP_INTERNAL_H
 
 #include "archive/position.h"
+#include "base/bytes.h"
 #include "server/http.h"
 #include "server/http_linger.h"
 #include "server/routes.h"
@@ -37,7 +38,8 @@ struct http_ring {
 };
 
 struct http_conn {
-    struct http_ring ring; /* in http.idle, .receiving or .waiting, by state; else alone */
+    struct http_ring
+        ring; /* in http.idle, .receiving, .waiting or .answered, by state; else alone */
     struct http *http;
     struct MHD_Connection *connection; /* NULL: closed, the record waits for its job */
     int fd;
@@ -58,6 +60,9 @@ struct http_conn {
     uint64_t swallowed_bytes; /* of a body beyond its limit */
     char *body; /* ROUTE_BODY_BYTES_MAX bytes once a request had a body; NULL before */
     struct writer_job job;
+    struct MHD_Response *inserted; /* the answer to its inserts, from the first on; NULL before */
+    char told_row[BYTES_DECIMAL_BYTES]; /* what that says; "" nothing */
+    char told_position[POSITION_TEXT_BYTES];
 };
 
 struct http {
@@ -69,6 +74,7 @@ struct http {
     struct http_ring idle;
     struct http_ring receiving;
     struct http_ring waiting;
+    struct http_ring answered; /* the answer is on its way */
     struct http_linger linger;
     uint64_t round;          /* counts http_run */
     int64_t now_ms;          /* of this round */
@@ -76,6 +82,7 @@ struct http {
     int64_t accept_again_ms; /* not before */
     bool adopting;           /* while MHD_add_connection runs for a connection with a past */
     bool passing;
+    bool pass_waits; /* some could be passed, but the door has no room, or is away */
     bool draining;
     bool inserts_ended;
     int64_t drain_since_ms;

@@ -9,6 +9,7 @@
 #include "server/http_loop.h"
 
 #include "base/clk.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "server/health.h"
 #include "server/status.h"
@@ -25,14 +26,15 @@
 
 #define LOOP_EVENTS_MAX 8
 #define LOOP_LINGER_US 100
-#define LOOP_PENDING_WAIT_US 5000  /* with inserts under way: MHD's own timeout says nothing then */
-#define LOOP_CLOSED_WAIT_US 100000 /* no client is accepted now: looked at again */
+#define LOOP_PENDING_WAIT_US 5000 /* with inserts under way: MHD's own timeout says nothing then */
+#define LOOP_CLOSED_WAIT_US 50000 /* no client is let in now, or not by choice: looked at again */
 #define LOOP_IDLE_WAIT_US 10000000
 #define LOOP_SWEEP_MS 1000
 #define LOOP_RUNS_MAX 64         /* of HTTP without looking at other events */
 #define LOOP_DRAIN_LINGER_MS 250 /* for a last request on an idle connection */
 #define LOOP_DRAIN_MAX_MS 2000
 #define LOOP_OPEN_MS 3000       /* so long may a start take before clients are told that it does */
+#define LOOP_OPEN_DOOR_MS 10000 /* behind a door, where they can wait: nobody else asks this port */
 #define LOOP_PASS_QUIET_MS 1000 /* then what is left cannot be passed on */
 #define LOOP_PASS_MAX_MS 5000   /* with the drain below Docker's 10 s */
 
@@ -58,18 +60,25 @@ struct http_loop {
     /* the thread's own */
     struct health health;
     int64_t begun_ms;
+    bool settled;     /* it can serve, or clients have waited long enough to be told why not */
+    bool able;        /* behind a door: it can serve, and has room */
     bool open;        /* clients are let in */
+    bool crowded;     /* the limit of connections was reached, and there is not yet room enough */
     int listening_fd; /* in the epoll set; -1: none */
     bool clients_wait;
+    bool stop_asked;
     enum loop_phase phase;
     int64_t phase_deadline_ms;
     int64_t next_sweep_ms;
     int64_t gathered_since_us; /* 0: nothing is gathered */
+    enum writer_state writer_state;
 };
 
 static enum rc watch(struct http_loop *loop, int fd, enum loop_source source, struct err *err)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)source};
+    /* each write to the writer's eventfd is an edge, whether the one before was read or not: nobody reads */
+    uint32_t events = source == LOOP_WRITER ? EPOLLIN | EPOLLET : EPOLLIN;
+    struct epoll_event event = {.events = events, .data.u32 = (uint32_t)source};
     return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0
                ? RC_OK
                : err_set_errno(err, RC_IO, "epoll");
@@ -113,23 +122,55 @@ static void keep_listening(struct http_loop *loop)
     }
 }
 
-/*
- * Lets clients in once we can serve, or it is known why not, or it takes long: until then they wait in the
- * kernel's queue (or are a sibling's), which is better than a 503 for the tenths of a second of a start.
- */
-static void open_when_settled(struct http_loop *loop, int64_t now_ms)
+/* Whether to answer clients, be it with a 503: until then they wait in the kernel's queue. */
+static bool settle(struct http_loop *loop, int64_t now_ms)
+{
+    int64_t patience_ms = loop->config.handover == NULL ? LOOP_OPEN_MS : LOOP_OPEN_DOOR_MS;
+    if (FAILPOINT_SWITCH("NO_PATIENCE")) {
+        patience_ms = 0; /* a test wants a start that takes "long" */
+    }
+    if (!loop->settled) {
+        loop->settled =
+            backend_is_settled(loop->config.backend) || now_ms >= loop->begun_ms + patience_ms;
+    }
+    return loop->settled;
+}
+
+static void join_door(struct http_loop *loop, int64_t now_ms)
 {
     struct handover *handover = loop->config.handover;
     struct err err = ERR_INIT;
-    if (loop->open || loop->phase != LOOP_SERVES ||
-        (now_ms < loop->begun_ms + LOOP_OPEN_MS && !backend_is_settled(loop->config.backend))) {
-        return;
-    }
-    loop->open = true;
-    if (handover != NULL && (handover_join(handover, now_ms, &err) != RC_OK ||
-                             watch(loop, handover_fd(handover), LOOP_DOOR, &err) != RC_OK)) {
+    if (handover_join(handover, now_ms, &err) != RC_OK ||
+        watch(loop, handover_fd(handover), LOOP_DOOR, &err) != RC_OK) {
         log_error("door", "%s", err.text);
     }
+}
+
+/*
+ * Lets clients in while we can serve, or it is known why not, or it takes long: else they had better wait
+ * for the tenths of a second of a start than get a 503. Behind a door one that cannot serve, or is full,
+ * leaves them to a sibling who can; where there is none it says why.
+ */
+static void decide_to_open(struct http_loop *loop, int64_t now_ms)
+{
+    struct handover *handover = loop->config.handover;
+    if (loop->phase != LOOP_SERVES && loop->phase != LOOP_LINGERS) {
+        return;
+    }
+    if (handover == NULL) {
+        loop->open = settle(loop, now_ms);
+        return;
+    }
+    loop->crowded =
+        http_is_full(loop->config.http) || (loop->crowded && !http_has_room(loop->config.http));
+    loop->able = !loop->crowded && backend_can_serve(loop->config.backend);
+    loop->open =
+        loop->able || (settle(loop, now_ms) && !handover_sibling_is_open(handover, now_ms));
+    if (loop->open && handover_fd(handover) < 0) {
+        join_door(loop, now_ms);
+    }
+    handover_attend(handover, loop->open && !loop->crowded);
+    handover_tell_open(handover, loop->able && loop->config.listener->fd >= 0);
 }
 
 /* ---- health ---- */
@@ -175,12 +216,17 @@ static void begin_drain(struct http_loop *loop)
 static void begin_leaving(struct http_loop *loop)
 {
     int64_t now_ms = clk_monotonic_ms();
+    if (loop->clients_wait && loop->config.listener->shared) {
+        http_accept(loop->config.http, now_ms); /* only we were woken for them */
+        loop->clients_wait = false;
+    }
     if (loop->config.handover == NULL || !handover_leave(loop->config.handover, now_ms)) {
         begin_drain(loop);
         return;
     }
     loop->phase = LOOP_PASSES;
-    loop->phase_deadline_ms = now_ms + LOOP_PASS_MAX_MS;
+    loop->phase_deadline_ms =
+        FAILPOINT_SWITCH("PASS_FOR_EVER") ? INT64_MAX : now_ms + LOOP_PASS_MAX_MS;
 }
 
 /* A balancer that asks /readyz takes a while to learn that it says no: until then we serve as ever. */
@@ -206,6 +252,7 @@ static void handle_event(struct http_loop *loop, enum loop_source source)
     case LOOP_HTTP:
         break; /* http_run follows in any case */
     case LOOP_LISTENER:
+        FAILPOINT("http_clients_wait");
         loop->clients_wait = true; /* after http_run: who has left makes room for them */
         break;
     case LOOP_DOOR:
@@ -214,9 +261,11 @@ static void handle_event(struct http_loop *loop, enum loop_source source)
         handover_run(config->handover, clk_monotonic_ms());
         break;
     case LOOP_WRITER:
-        clear_event(writer_event_fd(config->writer));
         http_return(config->http, writer_collect(config->writer));
-        backend_follow(config->backend);
+        if (writer_state(config->writer) != loop->writer_state) {
+            loop->writer_state = writer_state(config->writer);
+            backend_follow(config->backend);
+        }
         break;
     case LOOP_REPLICATOR:
         clear_event(replicator_event_fd(config->replicator));
@@ -228,7 +277,7 @@ static void handle_event(struct http_loop *loop, enum loop_source source)
         break;
     case LOOP_STOP:
         clear_event(loop->stop_fd);
-        begin_stop(loop);
+        loop->stop_asked = true;
         break;
     }
 }
@@ -257,6 +306,15 @@ static int64_t flush_or_linger(struct http_loop *loop)
     return -1;
 }
 
+/*
+ * Of those who wait for a shared socket one is woken per client; if that one stands still or dies before it
+ * accepts, nobody else hears of the client. So we also look without being woken, once per sweep.
+ */
+static bool looks_unasked(const struct http_loop *loop)
+{
+    return loop->listening_fd >= 0 && loop->config.listener->shared;
+}
+
 /* How long to sleep, in us. */
 static int64_t wait_us(struct http_loop *loop, bool more, int64_t linger_us, int64_t now_ms)
 {
@@ -274,15 +332,17 @@ static int64_t wait_us(struct http_loop *loop, bool more, int64_t linger_us, int
     if ((int64_t)timeout_ms * 1000 < wait) {
         wait = (int64_t)timeout_ms * 1000;
     }
-    if (http_connections(loop->config.http) > 0 && (loop->next_sweep_ms - now_ms) * 1000 < wait) {
+    if ((http_connections(loop->config.http) > 0 || looks_unasked(loop)) &&
+        (loop->next_sweep_ms - now_ms) * 1000 < wait) {
         wait = loop->next_sweep_ms > now_ms ? (loop->next_sweep_ms - now_ms) * 1000 : 0;
     }
     if (loop->phase != LOOP_SERVES && wait > 10000) {
         wait = 10000;
     }
-    if (!loop->open && wait > LOOP_PENDING_WAIT_US) {
+    if (!loop->settled && wait > LOOP_PENDING_WAIT_US) {
         wait = LOOP_PENDING_WAIT_US;
-    } else if (loop->listening_fd < 0 && wait > LOOP_CLOSED_WAIT_US) {
+    } else if (wait > LOOP_CLOSED_WAIT_US &&
+               (loop->listening_fd < 0 || (loop->config.handover != NULL && !loop->able))) {
         wait = LOOP_CLOSED_WAIT_US;
     }
     return wait;
@@ -299,6 +359,10 @@ static void wait_for_events(struct http_loop *loop, int64_t for_us)
     for (int i = 0; i < count; i++) {
         handle_event(loop, (enum loop_source)events[i].data.u32);
     }
+    if (loop->stop_asked) {
+        loop->stop_asked = false;
+        begin_stop(loop);
+    }
 }
 
 /* Runs HTTP until it has nothing to do at once, or for a while; true: there is more to do at once. */
@@ -308,7 +372,7 @@ static bool run_http(struct http_loop *loop, int64_t now_ms)
     for (unsigned i = 0; more && i < LOOP_RUNS_MAX; i++) {
         more = http_run(loop->config.http, now_ms);
     }
-    if (loop->clients_wait && http_may_accept(loop->config.http)) {
+    if (loop->clients_wait && loop->open && http_may_accept(loop->config.http)) {
         http_accept(loop->config.http, now_ms);
         more = true;
     }
@@ -358,7 +422,7 @@ static void *http_thread_main(void *arg)
     keep_health_socket(loop);
     for (;;) {
         int64_t now_ms = clk_monotonic_ms();
-        open_when_settled(loop, now_ms);
+        decide_to_open(loop, now_ms);
         bool more = run_http(loop, now_ms);
         keep_listening(loop);
         int64_t linger_us = flush_or_linger(loop);
@@ -369,6 +433,9 @@ static void *http_thread_main(void *arg)
             loop->next_sweep_ms = now_ms + LOOP_SWEEP_MS;
             http_sweep(loop->config.http, now_ms);
             keep_health_socket(loop);
+            loop->clients_wait = looks_unasked(loop);
+            more = more || loop->clients_wait;
+            backend_follow(loop->config.backend);
         }
         wait_for_events(loop, wait_us(loop, more, linger_us, now_ms));
     }
@@ -438,7 +505,8 @@ enum rc http_loop_start(struct http_loop *loop, struct err *err)
     int failure = pthread_create(&loop->thread, NULL, http_thread_main, loop);
     if (failure != 0) {
         errno = failure;
-        return err_set_errno(err, RC_NOMEM, "starting the http thread");
+        return err_set_errno(err, RC_NOMEM,
+                             "cannot start the http thread (a limit of memory or threads?)");
     }
     loop->started = true;
     return RC_OK;
@@ -448,6 +516,7 @@ void http_loop_stop(struct http_loop *loop, bool now)
 {
     const uint64_t one = 1;
     backend_begin_stop(loop->config.backend);
+    writer_be_brief(loop->config.writer);
     if (now) {
         atomic_store(&loop->cut_short, true);
     }

@@ -125,7 +125,9 @@ void http_pass_idle(struct http *http)
         struct http_conn *conn = http_ring_conn(at);
         next = at->next;
         if (is_at_boundary(conn) && !pass(conn)) {
+            http->pass_waits = true;
             return; /* the loop calls again */
         }
     }
+    http->pass_waits = false;
 }

@@ -5,6 +5,7 @@
  *   - a request past its deadline: MHD's time-out starts anew with every byte;
  *   - a client that closed its side in the same breath as it sent something: MHD 0.9.75 waits
  *     edge-triggered and takes a short read for the end of what is there, so it misses that;
+ *   - an answer that its client does not read, a few bytes now and then apart, for as long;
  *   - an insert that takes longer than the time-out (a slow disk): it must not be closed before its
  *     answer.
  */
@@ -54,6 +55,21 @@ static void sweep_reading(struct http_ring *ring, int64_t now_ms, int64_t limit_
     }
 }
 
+/* An answer fits into the kernel's buffer unless many before it have filled that. */
+static void sweep_answered(struct http_ring *ring, int64_t now_ms, int64_t limit_ms)
+{
+    for (struct http_ring *at = ring->next; at != ring; at = at->next) {
+        struct http_conn *conn = http_ring_conn(at);
+        if (now_ms - conn->since_ms <= limit_ms) {
+            break;
+        }
+        if (!conn->cut) {
+            conn->cut = true;
+            (void)shutdown(conn->fd, SHUT_RDWR);
+        }
+    }
+}
+
 static void sweep_waiting(struct http_ring *ring, int64_t now_ms, int64_t limit_ms)
 {
     for (struct http_ring *at = ring->next; at != ring; at = at->next) {
@@ -75,5 +91,6 @@ void http_sweep(struct http *http, int64_t now_ms)
     sweep_reading(&http->receiving, now_ms, request_ms);
     /* MHD closes what sends nothing; what outlives that sends its headers byte by byte. */
     sweep_reading(&http->idle, now_ms, idle_ms + request_ms);
+    sweep_answered(&http->answered, now_ms, request_ms);
     sweep_waiting(&http->waiting, now_ms, idle_ms / 2);
 }

@@ -198,27 +198,53 @@ static enum rc open_tcp(struct listener *listener, const char *address, struct e
     return rc;
 }
 
-/* A socket from systemd: LISTEN_PID names us and LISTEN_FDS counts descriptors from 3 on. */
-static bool take_inherited(struct listener *listener, char *const *environment)
+/* How many descriptors from 3 on are meant for us: LISTEN_PID names us, LISTEN_FDS counts them. */
+static uint64_t count_inherited(char *const *environment)
 {
     const char *pid_text = environment_find(environment, "LISTEN_PID");
     const char *count_text = environment_find(environment, "LISTEN_FDS");
     uint64_t pid = 0;
     uint64_t count = 0;
-    int listening = 0;
-    socklen_t bytes = sizeof listening;
-    if (pid_text == NULL || count_text == NULL ||
-        !bytes_from_decimal(pid_text, strlen(pid_text), &pid) ||
-        !bytes_from_decimal(count_text, strlen(count_text), &count) || pid != (uint64_t)getpid() ||
-        count == 0 ||
-        getsockopt(LISTENER_SYSTEMD_FD, SOL_SOCKET, SO_ACCEPTCONN, &listening, &bytes) != 0 ||
-        listening == 0) {
-        return false;
+    bool ours = pid_text != NULL && count_text != NULL &&
+                bytes_from_decimal(pid_text, strlen(pid_text), &pid) &&
+                bytes_from_decimal(count_text, strlen(count_text), &count) &&
+                pid == (uint64_t)getpid();
+    return ours ? count : 0;
+}
+
+static bool has_option(int fd, int option, int wanted)
+{
+    int value = 0;
+    socklen_t bytes = sizeof value;
+    return getsockopt(fd, SOL_SOCKET, option, &value, &bytes) == 0 && value == wanted;
+}
+
+/*
+ * The socket from systemd. What it means otherwise is refused: whoever connects to a socket that nobody
+ * accepts from waits for ever.
+ */
+static enum rc take_inherited(struct listener *listener, uint64_t count, struct err *err)
+{
+    const int fd = LISTENER_SYSTEMD_FD;
+    if (count != 1) {
+        return err_set(err, RC_INVALID, "LISTEN_FDS=%llu: one socket can be served, not more",
+                       (unsigned long long)count);
     }
-    listener->fd = LISTENER_SYSTEMD_FD;
+    if (!has_option(fd, SO_ACCEPTCONN, 1) || !has_option(fd, SO_TYPE, SOCK_STREAM)) {
+        return err_set(err, RC_INVALID,
+                       "LISTEN_FDS: descriptor %d is no listening stream socket (the socket unit "
+                       "wants ListenStream= and Accept=no)",
+                       fd);
+    }
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ||
+        fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
+        return err_set_errno(err, RC_IO, "cannot prepare the socket of LISTEN_FDS");
+    }
+    listener->fd = fd;
     listener->shared = true;
     name_socket(listener);
-    return true;
+    return RC_OK;
 }
 
 void listener_take(struct listener *listener, int fd)
@@ -237,13 +263,9 @@ enum rc listener_open(struct listener *listener, const char *address, char *cons
                       struct err *err)
 {
     *listener = (struct listener)LISTENER_INIT;
-    if (take_inherited(listener, environment)) {
-        int flags = fcntl(listener->fd, F_GETFL);
-        if (flags < 0 || fcntl(listener->fd, F_SETFL, flags | O_NONBLOCK) != 0 ||
-            fcntl(listener->fd, F_SETFD, FD_CLOEXEC) != 0) {
-            return err_set_errno(err, RC_IO, "cannot prepare the socket of LISTEN_FDS");
-        }
-        return RC_OK;
+    uint64_t inherited = count_inherited(environment);
+    if (inherited > 0) {
+        return take_inherited(listener, inherited, err);
     }
     return is_unix(address) ? open_unix(listener, address, err) : open_tcp(listener, address, err);
 }

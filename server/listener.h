@@ -36,7 +36,8 @@ struct listener {
 RC_MUST_CHECK enum rc listener_check_address(const char *address, struct err *err);
 
 /*
- * Makes the non-blocking listening socket. RC_BUSY: the address is in use (the text names the
+ * Makes the non-blocking listening socket. RC_INVALID: LISTEN_FDS means us and brings something else than one
+ * listening stream socket. RC_BUSY: the address is in use (the text names the
  * cure); RC_DENIED: a privileged port, a directory; RC_INVALID: no such address here; RC_IO.
  */
 RC_MUST_CHECK enum rc listener_open(struct listener *listener, const char *address,

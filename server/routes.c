@@ -48,9 +48,30 @@ static enum route_ack parse_ack(const char *value)
     return strcasecmp(value, "archive") == 0 ? ROUTE_ACK_ARCHIVE : ROUTE_ACK_UNKNOWN;
 }
 
+/* Printable, with no white space: near enough to RFC 9110's token. "Transfer-Encoding :" is none. */
+static bool is_name(const char *name)
+{
+    const char *at = name;
+    while (*at > ' ' && *at < 0x7f) {
+        at++;
+    }
+    return *at == '\0' && at != name;
+}
+
+/* What separates lines and fields elsewhere must not be in a value. */
+static bool is_value(const char *value)
+{
+    const char *at = value;
+    while ((unsigned char)*at >= ' ' || *at == '\t') {
+        at++;
+    }
+    return *at == '\0';
+}
+
 void route_note_header(struct route_request *request, const char *name, const char *value)
 {
     request->headers++;
+    request->malformed = request->malformed || !is_name(name) || !is_value(value);
     switch (name[0]) { /* most headers are of no interest: one look at the first letter */
     case 'A':
     case 'a':
@@ -148,9 +169,12 @@ struct route route_decide(const struct route_request *request)
         route = answer_with(ROUTE_PATH_TOO_LONG);
     } else if (route_is_crammed(request)) {
         route = answer_with(ROUTE_HEADERS_TOO_LARGE);
+    } else if (request->malformed) {
+        route = answer_with(ROUTE_BAD_HEADER);
     } else if (request->hosts > 1 || (request->hosts == 0 && request->needs_host)) {
         route = answer_with(ROUTE_BAD_HOST);
-    } else if (request->content_lengths + request->transfer_encodings > 1) {
+    } else if (request->content_lengths + request->transfer_encodings > 1 ||
+               (request->transfer_encodings > 0 && request->knows_no_chunks)) {
         route = answer_with(ROUTE_BAD_FRAMING);
     } else if (request->transfer_encodings == 1 && !request->chunked) {
         route = answer_with(ROUTE_NO_CODING);

@@ -27,6 +27,8 @@
     X(READY, 200, NULL, NULL, "ready\n")                                                           \
     X(BAD_HOST, 400, NULL, NULL, "one Host header, not none, not more\n")                          \
     X(BAD_FRAMING, 400, NULL, NULL, "one Content-Length or one Transfer-Encoding, not more\n")     \
+    X(BAD_HEADER, 400, NULL, NULL,                                                                 \
+      "a header that is none: white space in its name, or a control byte\n")                       \
     X(BAD_TEXT, 400, NULL, NULL, "the body must be UTF-8 text without NUL\n")                      \
     X(BAD_ACK, 400, NULL, NULL, "Harvey-Ack: must be local or archive\n")                          \
     X(NOT_FOUND, 404, NULL, NULL, "not found\n")                                                   \
@@ -71,6 +73,7 @@ struct route_request {
     const char *method;
     const char *path;        /* not decoded, without the query */
     bool needs_host;         /* HTTP/1.1 */
+    bool knows_no_chunks;    /* HTTP/1.0 */
     size_t header_bytes;     /* first line and headers as received */
     size_t memory_bytes_max; /* what header_bytes and the headers' records may take */
     unsigned headers;
@@ -79,6 +82,7 @@ struct route_request {
     uint64_t content_length;
     unsigned transfer_encodings;
     bool chunked;
+    bool malformed; /* some header; a proxy before us may read another request out of it */
     bool wants_json;
     enum route_ack ack;
 };

@@ -7,6 +7,7 @@
  */
 #include "archive/store.h"
 #include "base/err.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/stop.h"
 #include "replicator/replicator.h"
@@ -39,6 +40,9 @@
 /* The look at the store at start is a short one; the replicator waits longer. */
 #define SERVER_STORE_CONNECT_MS 1000
 #define SERVER_STORE_REQUEST_MS 2000
+
+/* Clients wait as long for other things; above any freeze, start or foreign transaction seen. */
+#define SERVER_LOCK_PATIENCE_MS 15000
 
 enum server_exit { /* docs/configuration.md */
                    SERVER_EXIT_STOPPED = 0,
@@ -244,6 +248,7 @@ static enum rc make_writer(struct server *server, struct err *err)
         .database_path = server->config.database_path,
         .synchronous_normal = server->config.synchronous_normal != 0,
         .guard = {server->replicator, guard_may_serve, guard_committed},
+        .lock_patience_ms = SERVER_LOCK_PATIENCE_MS,
     };
     enum rc rc = writer_create(&settings, &server->writer, err);
     server->restoring.writer = server->writer;
@@ -279,6 +284,7 @@ static enum rc make_http(struct server *server, struct err *err)
     if (rc == RC_OK && config->door_socket[0] != '\0') {
         const struct handover_config door = {.door_path = config->door_socket,
                                              .pass_connections = config->door_drain == 0,
+                                             .database_path = config->database_path,
                                              .http = server->http,
                                              .listener = &server->listener};
         rc = handover_create(&door, &server->handover, err);
@@ -338,6 +344,9 @@ static enum rc start(struct server *server, struct err *err)
         start_writer,      start_replicator, start_http,
     };
     enum rc rc = keep_standard_fds(err);
+    if (rc == RC_OK) {
+        rc = hash_begin(err);
+    }
     if (rc == RC_OK) {
         rc = db_initialize(err);
     }

@@ -98,7 +98,8 @@ enum rc status_render_text(const struct status_facts *facts, struct buf *out, st
     line(&text, "Role: %s", replicator_role_name(status->role));
     line(&text, "Ready: %s", facts->ready ? "yes" : "no");
     if (facts->reason[0] != '\0') {
-        line(&text, "%s: %s", status->alarm ? "ALARM" : "Reason", facts->reason);
+        line(&text, "%s: %s", status->alarm || facts->refuses_rows ? "ALARM" : "Reason",
+             facts->reason);
     }
     if (facts->unsafe_filesystem) {
         line(&text, "ALARM: the database lies on %s (HARVEY_UNSAFE_FS=1)", facts->filesystem);
@@ -193,14 +194,16 @@ static json_t *store_json(const struct replicator_status *status)
 static json_t *counters_json(const struct status_facts *facts)
 {
     const struct replicator_status *status = &facts->replicator;
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "inserted_rows",
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "inserted_rows",
                      (json_int_t)facts->inserted_rows, "batches", (json_int_t)facts->batches,
                      "failed_batches", (json_int_t)facts->failed_batches, "generations_begun",
                      (json_int_t)status->generations_begun, "wal_resets",
                      (json_int_t)status->wal_resets, "checkpoints", (json_int_t)status->checkpoints,
                      "segments_made", (json_int_t)status->segments_made, "store_requests",
                      (json_int_t)status->requests, "freeze_max_us",
-                     (json_int_t)status->freeze_max_us);
+                     (json_int_t)status->freeze_max_us, "writer_pause_p999_us",
+                     (json_int_t)facts->writer_pause_p999_us, "writer_pause_max_us",
+                     (json_int_t)facts->writer_pause_max_us);
 }
 
 static json_t *document(const struct status_facts *facts)
@@ -211,8 +214,9 @@ static json_t *document(const struct status_facts *facts)
         "s:{s:s, s:s}, s:{s:s, s:b}, s:i, s:o}",
         "rows", facts->has_rows ? json_integer(facts->rows) : json_null(), "role",
         replicator_role_name(status->role), "ready", (int)facts->ready, "reason",
-        text_or_null(facts->reason), "alarm", (int)(status->alarm || facts->unsafe_filesystem),
-        "version", facts->version, "uptime_s", facts->uptime_s, "generation",
+        text_or_null(facts->reason), "alarm",
+        (int)(status->alarm || facts->refuses_rows || facts->unsafe_filesystem), "version",
+        facts->version, "uptime_s", facts->uptime_s, "generation",
         text_or_null(status->generation.text), "local",
         position_json(status->has_local, status->local), "archived", archived_json(status), "lag",
         lag_json(status), "spool", "segments", (json_int_t)status->spool_segments, "bytes",

@@ -33,6 +33,9 @@ struct status_facts {
     uint64_t inserted_rows; /* by this process */
     uint64_t batches;
     uint64_t failed_batches;
+    int64_t writer_pause_p999_us; /* a ready batch's wait for the write lock */
+    int64_t writer_pause_max_us;
+    bool refuses_rows; /* the last batch failed, and not because somebody else wrote: an alarm */
     struct replicator_status replicator;
 };
 

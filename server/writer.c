@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "server/app.h"
 #include "server/db.h"
+#include "server/durations.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -23,9 +24,12 @@
 #include <unistd.h>
 
 #define WRITER_LOOK_MS 1000 /* between two looks at may_serve and the file's identity */
-#define WRITER_SLOW_BEGIN_MS                                                                       \
-    1000                        /* a wait for the write lock worth a line: a sibling is flat out */
-#define WRITER_COMPLAIN_MS 5000 /* between two lines about failing batches */
+#define WRITER_SLOW_BEGIN_US                                                                       \
+    1000000                      /* a wait for the write lock worth a line: a sibling is flat out */
+#define WRITER_LOCK_SLICE_MS 500 /* of waiting for it, between two looks at may_serve */
+#define WRITER_BRIEF_PATIENCE_MS 5000 /* well below the time that a stop may take */
+#define WRITER_COMPLAIN_MS 5000       /* between two lines about failing batches */
+#define WRITER_REFUSED_MS 10000       /* so long a failed batch counts, where no other one comes */
 
 struct writer {
     struct writer_config config;
@@ -39,9 +43,12 @@ struct writer {
     _Atomic uint32_t sleeping;             /* 1: the thread waits on this word */
     atomic_bool poked;
     atomic_bool stopping;
+    atomic_bool brief;
     _Atomic int state;
     pthread_mutex_t mutex;
     struct writer_view view; /* guarded by mutex; view.state mirrors `state` */
+    struct durations pauses; /* guarded by mutex; the view's are made of it when asked for */
+    int64_t refused_ms;      /* guarded by mutex: of the last batch */
 
     /* the thread's own */
     struct db db;
@@ -52,6 +59,7 @@ struct writer {
     int64_t next_try_ms; /* when a failed opening is tried again */
     int64_t next_look_ms;
     int64_t next_complaint_ms;
+    int64_t pause_us; /* of this batch's BEGIN; -1: it came to none */
 };
 
 /* ---- handing over ---- */
@@ -136,12 +144,17 @@ static void set_state(struct writer *writer, enum writer_state state, const char
 static void note_batch(struct writer *writer, enum rc rc, uint64_t rows, const struct err *err)
 {
     (void)pthread_mutex_lock(&writer->mutex);
+    writer->view.refuses = rc != RC_OK && rc != RC_BUSY;
+    writer->refused_ms = clk_monotonic_ms();
     if (rc == RC_OK) {
         writer->view.batches++;
         writer->view.rows += rows;
     } else {
         writer->view.failed_batches++;
         (void)snprintf(writer->view.last_error, sizeof writer->view.last_error, "%s", err->text);
+    }
+    if (writer->pause_us >= 0) {
+        durations_add(&writer->pauses, writer->pause_us);
     }
     (void)pthread_mutex_unlock(&writer->mutex);
 }
@@ -182,6 +195,7 @@ static void open_database(struct writer *writer, int64_t now_ms)
         close_database(writer, WRITER_FAILED, err.text);
         return;
     }
+    (void)sqlite3_busy_timeout(writer->db.handle, WRITER_LOCK_SLICE_MS); /* begin() goes on */
     log_info("writer", "database open  path=%s", path);
     set_state(writer, WRITER_OPEN, "");
 }
@@ -238,13 +252,41 @@ static void look(struct writer *writer)
 
 /* ---- one batch ---- */
 
+static int64_t lock_patience_ms(const struct writer *writer)
+{
+    int64_t whole_ms = writer->config.lock_patience_ms;
+    bool brief = atomic_load(&writer->brief) && whole_ms > WRITER_BRIEF_PATIENCE_MS;
+    return brief ? WRITER_BRIEF_PATIENCE_MS : whole_ms;
+}
+
+static void note_lock_wait(struct writer *writer)
+{
+    (void)pthread_mutex_lock(&writer->mutex);
+    writer->view.lock_waits++;
+    (void)pthread_mutex_unlock(&writer->mutex);
+}
+
+/*
+ * A sibling that writes flat out, or begins to lead on a slow disk, may keep the lock for seconds: nothing of
+ * the batch has been done, so it waits rather than fails, as long as this database is ours to serve.
+ */
 static enum rc begin(struct writer *writer, struct err *err)
 {
-    int64_t started_ms = clk_monotonic_ms();
-    enum rc rc = db_step(writer->begin, err);
-    int64_t waited_ms = clk_monotonic_ms() - started_ms;
-    if (waited_ms >= WRITER_SLOW_BEGIN_MS) {
-        log_warn("writer", "waited for the write lock  waited_ms=%lld", (long long)waited_ms);
+    const struct writer_guard *guard = &writer->config.guard;
+    int64_t started_us = clk_monotonic_us();
+    enum rc rc;
+    for (;;) {
+        rc = db_step(writer->begin, err);
+        writer->pause_us = clk_monotonic_us() - started_us;
+        if (rc != RC_BUSY || writer->pause_us / 1000 >= lock_patience_ms(writer) ||
+            !guard->may_serve(guard->arg)) {
+            break;
+        }
+        note_lock_wait(writer);
+    }
+    if (writer->pause_us >= WRITER_SLOW_BEGIN_US) {
+        log_warn("writer", "waited for the write lock  waited_ms=%lld",
+                 (long long)(writer->pause_us / 1000));
     }
     return rc;
 }
@@ -283,6 +325,7 @@ static enum rc write_batch(struct writer *writer, struct writer_job *oldest,
 {
     uint64_t rows = 0;
     const struct writer_guard *guard = &writer->config.guard;
+    writer->pause_us = -1;
     if (atomic_load(&writer->state) != WRITER_OPEN || !guard->may_serve(guard->arg)) {
         return err_set(err, RC_UNAVAILABLE, "the database is not open");
     }
@@ -380,7 +423,8 @@ enum rc writer_start(struct writer *writer, struct err *err)
     int failure = pthread_create(&writer->thread, NULL, writer_thread_main, writer);
     if (failure != 0) {
         errno = failure;
-        return err_set_errno(err, RC_NOMEM, "starting the writer");
+        return err_set_errno(err, RC_NOMEM,
+                             "cannot start the writer's thread (a limit of memory or threads?)");
     }
     writer->started = true;
     return RC_OK;
@@ -394,6 +438,11 @@ void writer_stop(struct writer *writer)
         (void)pthread_join(writer->thread, NULL);
         writer->started = false;
     }
+}
+
+void writer_be_brief(struct writer *writer)
+{
+    atomic_store(&writer->brief, true);
 }
 
 void writer_submit(struct writer *writer, struct writer_job *newest, struct writer_job *oldest)
@@ -427,5 +476,8 @@ void writer_get_view(struct writer *writer, struct writer_view *view)
 {
     (void)pthread_mutex_lock(&writer->mutex);
     *view = writer->view;
+    view->pause_p999_us = durations_percentile(&writer->pauses, 999);
+    view->pause_max_us = writer->pauses.max_us;
+    view->refuses = view->refuses && clk_monotonic_ms() - writer->refused_ms < WRITER_REFUSED_MS;
     (void)pthread_mutex_unlock(&writer->mutex);
 }

@@ -56,6 +56,8 @@ struct writer_config {
     const char *database_path; /* borrowed for the writer's life */
     bool synchronous_normal;
     struct writer_guard guard;
+    int64_t
+        lock_patience_ms; /* so long may a batch wait for the write lock; then it fails (RC_BUSY) */
 };
 
 struct writer_view {
@@ -63,9 +65,14 @@ struct writer_view {
     uint64_t open_no; /* counts openings: a reader of an older one must be opened again */
     char reason[ERR_TEXT_BYTES];     /* why it is not open; "" while it is */
     char last_error[ERR_TEXT_BYTES]; /* of the last failed batch */
+    bool refuses; /* the last batch failed a moment ago, and not because somebody else wrote */
     uint64_t batches;
     uint64_t rows;
     uint64_t failed_batches;
+    /* how long batches waited for the write lock: from ready to be written to the end of BEGIN */
+    int64_t pause_p999_us;
+    int64_t pause_max_us;
+    uint64_t lock_waits; /* slices of waiting for the write lock */
 };
 
 struct writer;
@@ -79,13 +86,19 @@ RC_MUST_CHECK enum rc writer_start(struct writer *writer, struct err *err);
 /* Answers everything queued, closes the database, joins the thread. */
 void writer_stop(struct writer *writer);
 
+/* From here on (a stop has begun) a batch waits for the write lock for a few seconds only. Any thread. */
+void writer_be_brief(struct writer *writer);
+
 /* Hands over a list, newest first: `newest`->next ... ends at `oldest`. */
 void writer_submit(struct writer *writer, struct writer_job *newest, struct writer_job *oldest);
 
 /* All answered jobs so far, in no order, linked by `next`; NULL when there are none. */
 struct writer_job *writer_collect(struct writer *writer);
 
-/* Readable when jobs were answered or the state changed; read 8 bytes to clear. */
+/*
+ * Readable when jobs were answered or the state changed: an edge each time. Read 8 bytes to clear, or wait
+ * for edges and never read: its count lasts longer than the machine.
+ */
 int writer_event_fd(const struct writer *writer);
 
 /* Look at may_serve again, now. */

@@ -76,9 +76,13 @@ pytest_() { # NAME ARGUMENT...
     mkdir -p "$dir/log"
     xml=$dir/log/$name.xml
     rm -f "$xml"
+    # A black-box test mostly waits for processes, so there is a worker more than cores; containers share
+    # one engine and get one.
+    workers=0
+    [ "$name" = compose ] || workers=$(($(nproc) + 1))
     # TSan's second of rest at each exit is for threads that outlive main: hundreds of short runs here
     TSAN_OPTIONS=${TSAN_OPTIONS:-atexit_sleep_ms=0} HARVEY_BIN=$here/$dir/bin \
-        /usr/bin/python3 -m pytest -p no:cacheprovider -q -rs --junitxml="$xml" "$@"
+        /usr/bin/python3 -m pytest -p no:cacheprovider -q -rs -n "$workers" --junitxml="$xml" "$@"
     code=$?
     counts=$(sed -n 's/.*<testsuite [^>]*errors="\([0-9]*\)" failures="\([0-9]*\)" skipped="\([0-9]*\)" tests="\([0-9]*\)".*/\1 \2 \3 \4/p' "$xml" 2>/dev/null)
     # shellcheck disable=SC2086 # four numbers

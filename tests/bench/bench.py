@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Measures what Harvey costs and prints one table: each figure a ratio of two things measured side by
-side in this run, its spread, its bound, and whether that is met. See tests/README.md.
+"""Measures what Harvey costs and prints one table: each figure a ratio of two things measured in
+turn in this run, its spread, its bound, and whether that is met. See README.md.
 
 usage: bench.py [--quick] [--json FILE] [GROUP...]
 """
@@ -10,14 +10,16 @@ import argparse
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from measure import ROOT  # first: it finds the harness
 import pytest
 from harness.minio import MinIO
 from harness.scene import Scene
-from lag_rows import lag_rows
+from lag_rows import lag_rows, store_rows
 from load_rows import door_row, group_commit_row, half_load_rows, insert_rows, saturated_rows
+from pause_rows import pause_rows
 from restoring import Source, restore_rows, stored_row
 from session import Session
 from standing_rows import memory_rows, quiet_rows
@@ -41,7 +43,9 @@ GROUPS = {
     "door": door_row,
     "saturated": saturated_rows,
     "half": half_load_rows,
+    "pause": pause_rows,
     "lag": lag_rows,
+    "store": store_rows,
     "restore": restoring,
     "memory": lambda session: memory_rows(session, SIZES[session.quick]["database_mib"]),
     "quiet": quiet_rows,
@@ -65,7 +69,7 @@ class SharedMinIO:
 
 def options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="about two minutes, a small database")
+    parser.add_argument("--quick", action="store_true", help="about three minutes, a small database")
     parser.add_argument("--json", metavar="FILE", help="all values and details, for plots.py too")
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(GROUPS))
     chosen = parser.parse_args()
@@ -84,16 +88,20 @@ def main():
     scene = Scene(folder, 0, minio)
     table = Table(chosen.quick, SIZES[chosen.quick])
     session = Session(table, scene, chosen.quick)
+    took_s = table.head["took_s"] = {}
     try:
         for name in chosen.groups or GROUPS:
+            begun = time.monotonic()
             try:
                 GROUPS[name](session)
             except (Exception, pytest.skip.Exception, pytest.fail.Exception) as error:
                 table.failed(name, error)
+            took_s[name] = round(time.monotonic() - begun)
     finally:
         scene.end()
         minio.stop()
         shutil.rmtree(folder, ignore_errors=True)
+    print(f"took {sum(took_s.values()) / 60:.1f} minutes, in seconds: {took_s}")
     if chosen.json:
         table.head["plots"] = session.plots
         table.save(chosen.json)

@@ -18,20 +18,25 @@ STRANGERS_MAX = 0.15  # cores; above, a measurement is marked as disturbed
 
 
 # ---- strangers: CPU of processes that are not ours ----
-def _user_processes():
-    """{pid: (parent, CPU seconds with that of reaped children)} without kernel threads."""
-    found = {}
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
+_SCANS_MAX = 10  # of /proc, until one meets no process that ends meanwhile
+
+
+def _pids():
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def _scan():
+    """({pid: (parent, CPU seconds with that of reaped children)} without kernel threads, whole?)"""
+    found, pids = {}, _pids()
+    for pid in pids:
         try:
-            fields = Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         except OSError:
             continue
-        pid, parent = int(entry), int(fields[1])
+        parent = int(fields[1])
         if pid != 2 and parent != 2:
             found[pid] = (parent, sum(int(field) for field in fields[11:15]) * TICK_S)
-    return found
+    return found, set(pids) <= set(_pids())
 
 
 def _is_ours(pid, processes):
@@ -42,34 +47,29 @@ def _is_ours(pid, processes):
     return False
 
 
+def _strangers_cpu_s():
+    """Of all processes together, except ours, since the machine's start."""
+    for _ in range(_SCANS_MAX):
+        processes, whole = _scan()
+        if whole:
+            break
+    return sum(cpu for pid, (_, cpu) in processes.items() if not _is_ours(pid, processes))
+
+
 class Strangers:
-    """with Strangers() as s: ...; then s.cores is what others took, and s.seconds how long it was."""
+    """with Strangers() as s: ...; then s.cores is what others took, and s.seconds how long it was.
+
+    Sums alone are compared: the CPU of a process that ends goes to whoever waits for it, so it is in
+    the sum before and after, and no process has to be followed."""
 
     def __enter__(self):
-        self._before = _user_processes()
+        self._before = _strangers_cpu_s()
         self._start = time.monotonic()
         return self
 
-    def _surviving_parent(self, pid, after):
-        while pid in self._before and pid not in after:
-            pid = self._before[pid][0]
-        return pid
-
     def __exit__(self, *_):
         self.seconds = time.monotonic() - self._start
-        after = _user_processes()
-        ancestors, pid = set(), os.getpid()
-        while pid in after:  # a shell above us is idle, but reaped CPU of ours counts in it
-            ancestors.add(pid)
-            pid = after[pid][0]
-        before, now = ({pid: cpu for pid, (_, cpu) in processes.items()
-                        if pid not in ancestors and not _is_ours(pid, processes)}
-                       for processes in (self._before, after))
-        taken = sum(now.values()) - sum(before.get(pid, 0.0) for pid in now)
-        # One that ended in between: whoever reaped it has its CPU now, also that from before.
-        taken -= sum(cpu for pid, cpu in before.items()
-                     if pid not in after and self._surviving_parent(pid, after) in now)
-        self.cores = max(0.0, taken) / max(self.seconds, 0.001)
+        self.cores = max(0.0, _strangers_cpu_s() - self._before) / max(self.seconds, 0.001)
 
 
 # ---- one child, run to its end ----
@@ -119,25 +119,26 @@ def memory_bytes(pid):
             int(re.search(r"VmHWM:\s+(\d+)", text)[1]) * 1024)
 
 
-# ---- load ----
+# ---- load: (requests, seconds) ----
 def wrk(url, connections, seconds):
-    """Requests per second, requests."""
-    text = run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", url]).output
+    """Whole seconds only."""
+    text = run(["wrk", "-t1", f"-c{connections}", f"-d{max(1, int(seconds))}s", url]).output
     if "Non-2xx" in text or "Socket errors" in text:
         raise RuntimeError(f"wrk saw errors: {text}")
-    return (float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),
-            int(re.search(r"(\d+) requests in", text)[1]))
+    requests = int(re.search(r"(\d+) requests in", text)[1])
+    return requests, requests / float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])
 
 
 def hey(url, connections, seconds, per_second=None):
-    """The same with hey; per_second: of each connection."""
+    """per_second: of each connection."""
     argv = ["hey", "-z", f"{seconds}s", "-c", str(connections)]
     argv += ["-q", str(per_second)] if per_second else []
     text = run(argv + [url]).output
     codes = {code: int(count) for code, count in re.findall(r"\[(\d+)\]\s+(\d+) responses", text)}
     if set(codes) != {"200"}:
         raise RuntimeError(f"hey saw other answers than 200: {text[-800:]}")
-    return float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]), codes["200"]
+    requests = codes["200"]
+    return requests, requests / float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])
 
 
 def percentile(values, share):

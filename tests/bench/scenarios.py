@@ -85,7 +85,7 @@ def client(project, mode, method, rate, svg, marks):
     return subprocess.Popen(
         [ROOT / "bin" / "openloop", "--host", "127.0.0.1", "--port", str(project.port), "--mode", mode,
          "--method", method, *(["--body", "x"] if method == "POST" else []), "--rate", str(rate),
-         "--seconds", "3600", "--rows-from-status", "--json", "--svg", svg, "--marks", marks],
+         "--seconds", "3600", "--timeout-ms", "60000", "--rows-from-status", "--json", "--svg", svg, "--marks", marks],
         stdout=subprocess.PIPE, text=True)
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all rows share: how long and how often, fresh servers, pairs measured side by side."""
+"""What all rows share: how long and how often, fresh servers, pairs measured in turn."""
 
 import contextlib
+import copy
 import shutil
 import time
 
@@ -9,19 +10,26 @@ import measure
 from harness import env
 from harness.door import behind
 from harness.server import Server
+from harness.wait import until
 from measure import STRANGERS_MAX, Strangers
 from table import Row
 
+_REST_S = 0.05  # that long it is watched, and uses
+_REST_CORES_MAX = 0.02  # at most this
 RETRIES_MAX = 6  # in a whole run, of repetitions in which others took CPU; none with --quick
 
 
 class Session:
-    """seconds: of one measurement under load. Rows go into `table`; `plots` is for the pictures."""
+    """seconds: of one measurement under load that stands alone; round_s, rounds: of pairs. Rows go into
+    `table`; `plots` is for the pictures."""
 
     def __init__(self, table, scene, quick):
         self.table, self.scene, self.quick = table, scene, quick
         self.repetitions = 2 if quick else 5
         self.seconds = 2 if quick else 5
+        self.rounds = 2 if quick else 4
+        self.many_rounds = 2 if quick else 8
+        self.round_s = 1 if quick else 1.2
         self.retries = 0 if quick else RETRIES_MAX
         self.plots = {}
 
@@ -68,16 +76,17 @@ class Session:
             if kind == "dir":
                 shutil.rmtree(archive.path, ignore_errors=True)
 
-    def side_by_side(self, variants, repetitions=None):
-        """variants: {name: function}. Calls them in turn, the other way round every second time;
-        ({name: [value per repetition]}, [cores taken by others])."""
-        values, strangers = {name: [] for name in variants}, []
-        for repetition in range(repetitions or self.repetitions):
-            order = list(variants)[::-1 if repetition % 2 else 1]
-            now, cores = self.undisturbed(lambda order=order: {n: variants[n]() for n in order})
+    def in_turn(self, variants, rounds=None, repetitions=None):
+        """variants: {name: function}, or a function that gives a context manager with such, entered
+        anew for each repetition. A repetition calls all of them in turn, `rounds` times (the
+        machine's own speed changes within seconds), the other way round every second time, and adds
+        up what each gave: ({name: [sum per repetition]}, [cores taken by others])."""
+        values, strangers = {}, []
+        for _ in range(repetitions or self.repetitions):
+            now, cores = self.undisturbed(lambda: _rounds(variants, rounds or self.rounds))
             strangers.append(cores)
-            for name in variants:
-                values[name].append(now[name])
+            for name, value in now.items():
+                values.setdefault(name, []).append(value)
         return values, strangers
 
     def ratio(self, name, above, below, bound=None, strangers=(), **more):
@@ -89,13 +98,55 @@ class Session:
         return row
 
 
+def _rounds(variants, rounds):
+    with variants() if callable(variants) else contextlib.nullcontext(variants) as functions:
+        sums = {}
+        for number in range(rounds):
+            for name in list(functions)[::-1 if number % 2 else 1]:
+                value = functions[name]()
+                sums[name] = sums[name] + value if name in sums else value
+        return {name: sums[name] for name in functions}
+
+
+def segment_bytes(archive):
+    """What lies there of WAL; snapshots apart."""
+    return sum(size for key, (size, _) in archive.list().items() if key.endswith(".wal.zst"))
+
+
+def quiet(server):
+    """Waits until the server has archived everything and uses next to no CPU: the next round is another's."""
+    if server.archive is not None:
+        server.wait_archived(120)
+
+    def rests():
+        before = measure.cpu_seconds(server.pid)
+        time.sleep(_REST_S)
+        return measure.cpu_seconds(server.pid) - before < _REST_S * _REST_CORES_MAX
+    until(rests, "the server to rest", 60)
+
+
 class Loaded:
-    """What a load on a server gave: requests per second, CPU seconds of the server per request."""
+    """What a load on a server gave, until the server was at rest again; load: () -> (requests, seconds).
+    They can be added up."""
 
     def __init__(self, server, load):
         cpu_s = measure.stat_seconds(server.pid)
-        begun = time.monotonic()
-        self.rate, self.requests = load()
+        self.requests, self.seconds = load()
+        under_load_s = measure.stat_seconds(server.pid) - cpu_s
+        quiet(server)
         self.cpu_s = measure.stat_seconds(server.pid) - cpu_s
-        self.cores = self.cpu_s / (time.monotonic() - begun)
-        self.cpu_us = self.cpu_s / self.requests * 1e6
+        self.after_s = self.cpu_s - under_load_s  # what it did when the load was over
+
+    def __add__(self, other):
+        total = copy.copy(self)
+        for name, value in vars(other).items():
+            setattr(total, name, getattr(self, name) + value)
+        return total
+
+    @property
+    def rate(self):
+        return self.requests / self.seconds
+
+    @property
+    def cpu_us(self):
+        return self.cpu_s / self.requests * 1e6

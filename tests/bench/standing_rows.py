@@ -8,6 +8,7 @@ import measure
 from measure import Strangers, hey, run
 from restoring import make_database
 from harness import env
+from session import segment_bytes
 from table import Row
 
 _MEMORY_RATE = 2000  # rows per second while memory is watched
@@ -32,9 +33,9 @@ def _peak_mib(session, kind, sized=None):
 def memory_rows(session, megabytes):
     archives = ["dir"] + (["minio"] if env.minio_binary() else [])
     repetitions = 1 if session.quick else 3
-    values, _ = session.side_by_side({
+    values, _ = session.in_turn({
         str(kind): lambda kind=kind: _peak_mib(session, kind) for kind in [None] + archives},
-        repetitions)
+        1, repetitions)
     for kind in archives:
         session.table.add(Row(
             f"peak RSS that replication adds, {kind}",
@@ -43,9 +44,9 @@ def memory_rows(session, megabytes):
     sizes = {"small": session.scene.path("small.db"), "large": session.scene.path("large.db")}
     make_database(sizes["small"], 10)
     make_database(sizes["large"], megabytes)
-    values, _ = session.side_by_side({
+    values, _ = session.in_turn({
         f"{size} {kind}": lambda kind=kind, size=size: _peak_mib(session, kind, sizes[size])
-        for size in sizes for kind in (None, "dir")}, repetitions)
+        for size in sizes for kind in (None, "dir")}, 1, repetitions)
     sizes["large"].unlink()
     added = {size: [on - off for on, off in zip(values[f"{size} dir"], values[f"{size} None"])]
              for size in sizes}
@@ -63,24 +64,20 @@ def quiet_rows(session):
     proxy = session.scene.proxy(archive.endpoint_port)
     archive.endpoint_port = proxy.port
     with session.server(archive=archive) as server:
-        stored = _segment_bytes(archive)
+        stored = segment_bytes(archive)
         passed, requests = proxy.bytes_up, len(proxy.requests)
-        _, rows = hey(server.url, 1, 10 if session.quick else 30, per_second=10)
+        rows, _ = hey(server.url, 1, 10 if session.quick else 30, per_second=10)
         server.wait_archived()
         wire = (proxy.bytes_up - passed) / rows
         session.table.add(Row("bytes stored per row at 10 rows/s, interval 1000",
-                              [(_segment_bytes(archive) - stored) / rows], 150, unit="bytes",
+                              [(segment_bytes(archive) - stored) / rows], 150, unit="bytes",
                               details={"rows": rows, "requests": len(proxy.requests) - requests}))
         session.table.add(Row("  the same with the HTTP around them", [wire], unit="bytes"))
         _idle_rows(session, server, proxy)
 
 
-def _segment_bytes(archive):
-    return sum(size for key, (size, _) in archive.list().items() if key.endswith(".wal.zst"))
-
-
 def _idle_rows(session, server, proxy):
-    seconds = 30 if session.quick else 60
+    seconds = 12 if session.quick else 60
     time.sleep(2)  # what follows the last upload by design (state written, files deleted)
     before = len(proxy.requests), server.status()["counters"]["store_requests"]
     with Strangers() as others:

@@ -7,7 +7,10 @@ import platform
 import time
 from pathlib import Path
 
-from measure import STRANGERS_MAX, median
+from measure import median
+
+
+_LINE = "{:<64} {:>8} {:<5} {:>17}   {:<12} {:<12} {:<6} {}"
 
 
 class Row:
@@ -17,7 +20,7 @@ class Row:
                  strangers=(), details=None, note=""):
         self.name, self.values, self.bound, self.at_least = name, list(values), bound, at_least
         self.must, self.unit, self.note = must, unit, note
-        self.strangers = max(strangers, default=0.0)
+        self.strangers = max(strangers, default=None)  # of the least quiet repetition
         self.details = details or {}
 
     def holds(self, value):
@@ -37,19 +40,17 @@ class Row:
     def text(self):
         spread = f"{self.number(min(self.values))} - {self.number(max(self.values))}"
         bound = "" if self.bound is None else \
-            ("   >= " if self.at_least else "   <= ") + f"{self.bound:g}" + \
-            (" must" if self.must else "")
-        mark = f"  ~{self.strangers:.2f} cores taken by others" \
-            if self.strangers > STRANGERS_MAX else ""
-        return (f"{self.name:<62} {self.number(median(self.values)):>8} {self.unit:<5} "
-                f"{spread:>17}{bound:<16} {self.verdict}{mark}"
-                + (f"  ({self.note})" if self.note else ""))
+            (">= " if self.at_least else "<= ") + f"{self.bound:g}" + (" must" if self.must else "")
+        others = "" if self.strangers is None else f"~{self.strangers:.2f}"
+        return _LINE.format(self.name, self.number(median(self.values)), self.unit, spread, bound,
+                            self.verdict, others, self.note and f"({self.note})").rstrip()
 
     def json(self):
         return {"name": self.name, "median": median(self.values), "values": self.values,
                 "unit": self.unit, "bound": self.bound, "at_least": self.at_least,
                 "must": self.must, "verdict": self.verdict, "note": self.note,
-                "strangers_cores": round(self.strangers, 3), "details": self.details}
+                "others_cores": self.strangers and round(self.strangers, 3),
+                "details": self.details}
 
 
 class Table:
@@ -59,7 +60,8 @@ class Table:
                      "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         print(f"machine: {self.head['machine']}")
         print(f"sizes{' (QUICK: smaller than the bounds speak of)' if quick else ''}: {sizes}")
-        print(f"{'figure':<62} {'median':>8} {'':<5} {'spread':>17}   bound", flush=True)
+        print(_LINE.format("figure", "median", "", "spread", "bound", "verdict", "others", ""),
+              flush=True)
 
     def add(self, row):
         self.rows.append(row)

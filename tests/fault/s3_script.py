@@ -149,6 +149,15 @@ class faults:
         return Fault(lambda wire, request, server: wire.wait_for_client(seconds))
 
     @staticmethod
+    def short_answer():
+        """200, and half of the body that it announces; nothing was done."""
+        def play(wire, _request, _server):
+            wire.head(Answer(200), length=100)
+            wire.send(b"x" * 50)
+            return False
+        return Fault(play)
+
+    @staticmethod
     def late(seconds, says_continue=True):
         """The right answer, that much later (D2 without the 100 Continue)."""
         def play(wire, request, server):
@@ -269,37 +278,47 @@ class faults:
 
 
 class Rule:
+    """`key` is searched for in the object's key; in a listing's prefix where it is LIST."""
+
     def __init__(self, kind, fault, times, key):
         self.kind, self.fault, self.left = kind, fault, times
         self.key = None if key is None else re.compile(key)
 
     def matches(self, request):
+        name = request.query.get("prefix", "") if request.kind == "LIST" else request.key
         return (self.left > 0 and request.kind == self.kind and
-                (self.key is None or self.key.search(request.key) is not None))
+                (self.key is None or self.key.search(name) is not None))
 
 
 class ScriptedS3:
     def __init__(self, buckets=("bucket",), certificate=None):
         self.objects = {bucket: {} for bucket in buckets}
         self.honours_if_none_match = True
+        self.is_public = False  # answers requests without a signature too
         self.opaque_etags = False  # as with SSE-KMS: not the MD5
+        self.list_sizes = {}  # whole key -> the size that a listing tells
         self.list_cut_keys = set()  # a stale listing does not show these
         self.ignores_marker = False
         self.requests = []  # (kind, key, headers), in order
+        self.agreed = []  # the protocol that each TLS connection agreed on
         self.stopping = threading.Event()
         self._rules = []
+        self._played = 0
         self._lock = threading.Lock()
         self._tls = None
         if certificate is not None:
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._tls.load_cert_chain(*certificate)
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port = self._listener.getsockname()[1]
+        # bound and never listening: the port stays ours while nobody answers on it
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.port = self._reserved.getsockname()[1]
         scheme = "http" if certificate is None else "https"
         self.endpoint = f"{scheme}://127.0.0.1:{self.port}"
         self._connections = set()
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
+        self._listener = None
+        self.answer()
 
     def __enter__(self):
         return self
@@ -311,12 +330,31 @@ class ScriptedS3:
         with self._lock:
             self._rules.append(Rule(kind, fault, times, key))
 
+    def offer(self, protocols):
+        self._tls.set_alpn_protocols(protocols)
+
     def count(self, kind):
         with self._lock:
             return sum(1 for request in self.requests if request[0] == kind)
 
-    def stop(self):
-        self.stopping.set()
+    def heal(self):
+        """No rule any more."""
+        with self._lock:
+            self._rules.clear()
+
+    def played(self):
+        """How often rules struck."""
+        with self._lock:
+            return self._played
+
+    def answer(self):
+        """Listens (again)."""
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        self._thread = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
+        self._thread.start()
+
+    def refuse(self):
+        """Nobody answers: connections are refused, and those that are open end."""
         try:
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accept
         except OSError:
@@ -331,12 +369,17 @@ class ScriptedS3:
                 pass
         self._thread.join(5)
 
+    def stop(self):
+        self.stopping.set()
+        self.refuse()
+        self._reserved.close()
+
     # ---- connections ----
 
-    def _accept(self):
+    def _accept(self, listener):
         while not self.stopping.is_set():
             try:
-                sock, _ = self._listener.accept()
+                sock, _ = listener.accept()
             except OSError:
                 return
             threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
@@ -346,6 +389,7 @@ class ScriptedS3:
             sock.settimeout(60)
             if self._tls is not None:
                 sock = self._tls.wrap_socket(sock, server_side=True)
+                self.agreed.append(sock.selected_alpn_protocol())
             with self._lock:
                 self._connections.add(sock)
             reader = sock.makefile("rb")
@@ -376,6 +420,7 @@ class ScriptedS3:
             rule = next((r for r in self._rules if r.matches(request)), None)
             if rule is not None:
                 rule.left -= 1
+                self._played += 1
         fault = rule.fault if rule is not None else None
         if fault is None or fault.reads_body:
             if headers.get("expect", "").lower() == "100-continue" and \
@@ -396,7 +441,8 @@ class ScriptedS3:
     def carry_out(self, request):
         """Does what the request says and makes the right answer."""
         with self._lock:
-            if not request.headers.get("authorization", "").startswith("AWS "):
+            if not self.is_public and \
+                    not request.headers.get("authorization", "").startswith("AWS "):
                 return error(403, "AccessDenied", "no Signature V2")
             if request.kind == "BUCKET":
                 return self._make_bucket(request)
@@ -457,7 +503,7 @@ class ScriptedS3:
         items = "".join(
             f"<Contents><Key>{escape(key)}</Key><LastModified>2026-11-24T18:00:00.000Z"
             f"</LastModified><ETag>{escape(self._etag(objects[key]))}</ETag>"
-            f"<Size>{len(objects[key])}</Size></Contents>" for key in page)
+            f"<Size>{self.list_sizes.get(key, len(objects[key]))}</Size></Contents>" for key in page)
         text = ('<?xml version="1.0" encoding="UTF-8"?>\n'
                 '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
                 f"<Name>{request.bucket}</Name><Prefix>{escape(prefix)}</Prefix>"

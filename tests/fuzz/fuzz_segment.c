@@ -54,7 +54,7 @@ static void check_object(const uint8_t *bytes, size_t count)
     uint8_t *again = malloc(header_bytes);
     ASSERT(again != NULL);
     ASSERT(segment_header_problem(header) == NULL);
-    segment_header_encode(header, again);
+    ASSERT(segment_header_encode(header, again, &err) == RC_OK);
     ASSERT(memcmp(again, bytes, header_bytes) == 0);
     ASSERT(content.size == header->content_bytes);
     free(again);
@@ -73,7 +73,9 @@ static size_t header_length(const uint8_t *data, size_t size)
 static void seal(uint8_t *bytes, size_t length)
 {
     uint8_t *p = bytes + FRAME_HEAD_BYTES;
-    hash_sha256(p, length - HASH_SHA256_BYTES, p + length - HASH_SHA256_BYTES);
+    struct err err;
+    ASSERT(hash_sha256(p, length - HASH_SHA256_BYTES, p + length - HASH_SHA256_BYTES, &err) ==
+           RC_OK);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -96,7 +98,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t plain_bytes = size - FRAME_HEAD_BYTES - length;
     uint8_t *p = object.data + FRAME_HEAD_BYTES;
     bytes_put_u64(p + AT_CONTENT_BYTES, plain_bytes);
-    hash_sha256(plain, plain_bytes, p + AT_CONTENT_SHA256);
+    ASSERT(hash_sha256(plain, plain_bytes, p + AT_CONTENT_SHA256, &err) == RC_OK);
     seal(object.data, length);
     object.size = FRAME_HEAD_BYTES + length;
     if (codec_encode(encoder, plain, plain_bytes, &object, &err) == RC_OK) {

@@ -101,3 +101,12 @@ def scene(request, base_dir, shared_minio):
 def archive(request, scene):
     """An empty archive; the test runs once on a directory and once on MinIO."""
     return scene.archive(request.param)
+
+
+@pytest.fixture
+def server(scene):
+    """A server without an archive, stopped at the end; its rows are what it acknowledged."""
+    server = scene.server(None).start_ready()
+    yield server
+    if server.is_alive():
+        server.stop_clean()

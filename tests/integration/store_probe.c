@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * store_probe: store calls from the command line, for test_store_faults.py, which builds it twice:
- * as the project is built, and with -DS3_GUARD_OFF to see what libs3 says when nobody guards it.
+ * store_probe: store calls from the command line, for test_store_faults.py, which builds it with test
+ * hooks: with HARVEY_TEST_S3_GUARD_OFF it shows what libs3 says when nobody guards it.
  *
  *   store_probe [-t REQUEST_MS] [-c CONNECT_MS] [-s STOP_AFTER_MS] COMMAND [, COMMAND]...
  *   COMMAND: prepare | create | put KEY TEXT | big KEY BYTES | absent KEY TEXT | get KEY |

@@ -8,7 +8,7 @@ random object is flipped in one byte, cut short, emptied, removed, doubled under
 or swapped with another; the restore runs; the object is put back. Exit 0 must give a prefix of the
 commit order, whole unless it said that something was left out. The command for the last good
 position is run as well.
-The full matrix (every object; every cut of the small ones; every byte of some) is slow.
+The full matrix: test_damage_matrix.py.
 """
 
 import os
@@ -299,39 +299,3 @@ def test_damage__list_shows_a_hole(intact):
     assert result.code in (0, 4), result.describe()
     assert any(word in result.text.lower() for word in ("hole", "gap", "missing")), (
         result.describe())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("harm", ["missing", "flipped", "cut"])
-def test_damage__full_matrix(intact, harm):
-    """Every object missing; every object with flips in many places; the small ones cut at every
-    length, the larger ones at 64 lengths."""
-    done = 0
-    for key, data in sorted(intact.objects.items()):
-        variants = []
-        if harm == "missing":
-            variants = [None]
-        elif harm == "flipped":
-            places = range(len(data))
-            if len(data) >= 300:
-                places = intact.random.sample(places, 40)
-            for place in places:
-                changed = bytearray(data)
-                changed[place] ^= 1 << intact.random.randrange(8)
-                variants.append(bytes(changed))
-        else:
-            lengths = range(len(data))
-            if len(data) >= 64:
-                lengths = intact.random.sample(lengths, 24)
-            variants = [data[:length] for length in lengths]
-        for changed in variants:
-            if changed is None:
-                if key == intact.segments()[-1]:
-                    continue  # nothing behind it tells that it was there
-                intact.archive.delete(key)
-            else:
-                intact.archive.put(key, changed)
-            intact.run(f"{key}: {harm} ({len(changed or b'')} of {len(data)} bytes)")
-            done += 1
-        intact.archive.put(key, data)
-    print(f"{done} variants of {len(intact.objects)} objects")

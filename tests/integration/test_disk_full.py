@@ -92,8 +92,7 @@ def test_disk_full__killed_while_full(small):
         load.wait_acks(30)
         ballast = fill(scene, scene.random.choice((0, 4096, 50000)))
         count = len(ledger.errors)
-        until(lambda: len(ledger.errors) > count or not server.is_alive(), "the full disk to show",
-              limit_s=30)
+        until(lambda: len(ledger.errors) > count or not server.is_alive(), "the full disk to show")
         server.kill()
         load.stop()
         server.start()

@@ -41,6 +41,12 @@ def case(step, nth=1, before="nothing", **settings):
 
 CASES = [
     # START: on nothing, after a kill -9 under load, after a restore
+    case("start_looked"),
+    case("start_looked", before="killed"),
+    case("start_shipper_ready"),
+    case("start_shipper_ready", before="killed"),
+    case("start_compared"),
+    case("start_compared", before="killed"),
     case("start_locks_held"),
     case("start_locks_held", before="killed"),
     case("start_locks_held", before="restored"),
@@ -62,6 +68,7 @@ CASES = [
     # CHECKPOINT and FREEZE; the start on an empty WAL leaves mark 0 too: there the first arrival
     case("checkpoint_flagged", (1, 6), before="large pages"),
     case("checkpoint_done", (1, 6), before="large pages"),
+    case("freeze_begins", (1, 2), before="large pages"),
     case("freeze_write_held", (1, 2), before="large pages"),
     case("freeze_backfilled", (1, 2), before="large pages"),
     case("freeze_at_mark0", (1, 2), before="large pages"),
@@ -87,11 +94,18 @@ CASES = [
     case("upload_after_put", (2, 40)),
     case("spool_before_delete"),
     case("spool_before_delete", (2, 4)),
+    # STOP and HANDOVER
+    case("stop_last_look", before="a stop"),
+    case("stop_looked", before="a stop"),
+    case("stop_looked", before="a sibling"),
+    # a client at the listening socket
+    case("http_clients_wait", before="killed"),
     # HANDOVER
     case("handover_lock_dropped", before="a sibling"),
 ]
 IN_A_RESTORE = ("restore_part_written", "restore_wal_applied", "restore_marker_written",
                 "restore_renamed")  # of the program: test_restore.py; of the server: below
+IN_A_REPLACE = ("restore_moved_aside",)  # test_restore.py
 ONLY_ON_A_DIRECTORY = ("store_file_written",)
 
 
@@ -105,7 +119,7 @@ def test_failpoints__each_has_a_test():
     """The list above, the list in base/failpoint.c, and what the sources name are the same."""
     listed = re.findall(r'^    "(\w+)",', (env.ROOT / "base" / "failpoint.c").read_text(), re.M)
     assert len(listed) == len(set(listed))
-    tested = {one.step for one in CASES} | set(IN_A_RESTORE)
+    tested = {one.step for one in CASES} | set(IN_A_RESTORE + IN_A_REPLACE)
     assert tested == set(listed)
     named = [name for room in ("archive", "replicator", "restorer", "server", "door")
              for path in (env.ROOT / room).glob("*.c")
@@ -185,6 +199,9 @@ class Story:
         load = scene.load(servers, self.ledger, clients=4, pause_s=0.002).start()
         samplers = [scene.sampler(each) for each in servers]
         if one.before == "a sibling":
+            load.wait_acks(60)
+            server.signal(15)
+        elif one.before == "a stop":
             load.wait_acks(60)
             server.signal(15)
         self.dies(server, one.step, nth)

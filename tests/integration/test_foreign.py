@@ -212,6 +212,38 @@ def test_foreign__write_on_an_idle_server_is_seen(scene, archive):
     assert [value for _, value in scene.restored_rows(archive)] == ["one", "foreign"]
 
 
+def spoil_last_frame(wal):
+    """Flips a byte in the unused middle of the last frame's page: as SQLite's spill bug would leave it."""
+    data = bytearray(wal.read_bytes())
+    page_size = int.from_bytes(data[8:12], "big")
+    frames = [32 + i * (24 + page_size) for i in range((len(data) - 32) // (24 + page_size))]
+    last = max(at for at in frames if data[at + 8:at + 16] == data[16:24])
+    at = data.index(bytes(64), last + 24 + 100) + 32
+    assert at < last + 24 + page_size - 64
+    with open(wal, "r+b") as file:
+        file.seek(at)
+        file.write(b"\x01")
+
+
+def test_foreign__a_bad_frame_is_not_shipped(scene, archive):
+    """A frame whose bytes do not fit its checksum is never shipped: the generation ends before it, the
+    next begins at a fresh WAL, and the restore has every row."""
+    server = scene.server(archive).start_ready()
+    ledger = scene.rows(server, 20)
+    server.wait_snapshot()
+    first = server.wait_archived()["generation"]
+    server.freeze()
+    sqlite3(scene.database, "CREATE TABLE other(a);", "INSERT INTO other VALUES('foreign');")
+    spoil_last_frame(scene.database.with_name("state.db-wal"))
+    server.thaw()
+    server.wait_status(lambda s: s["generation"] > first and s["snapshot"] and not s["alarm"],
+                       "a generation without the bad frame")
+    assert "bad frame" in server.log()
+    scene.rows(server, 10, ledger)
+    restored_equals_source(scene, server, archive, ledger)
+    assert len(archive.generation_ids()) == 2
+
+
 def test_foreign__vacuum_under_load(scene, archive):
     """VACUUM, growth and shrink by a foreign program under load: one generation, pages equal."""
     server = scene.server(archive).start_ready()

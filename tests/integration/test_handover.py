@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import threading
-import time
 
 import pytest
 
@@ -14,6 +13,9 @@ from harness.door import Door, behind, wait_joined
 from harness.env import is_slow_build, program
 from harness.raw import Raw, chunked, get, once, post
 from harness.wait import until
+
+
+RELEASES = 8
 
 
 @pytest.fixture
@@ -109,7 +111,15 @@ def test_handover__requests_under_way_are_answered_first(door, scene):
 
 def test_handover__what_cannot_be_passed_is_drained(door, scene):
     """A chunked body's framing is not counted: such a connection is closed by the rules, after an
-    answer that says so, and no other waits for it."""
+    answer that says so, and no other waits for it. The drain leaves a moment for a last request:
+    where this process was not fast enough, it tries again."""
+    for _ in range(20):
+        if drained_with_a_last_answer(door, scene):
+            return
+    pytest.fail("no request of twenty arrived before the drain's end")
+
+
+def drained_with_a_last_answer(door, scene):
     old = app(door, scene)
     with Raw(old) as odd, Raw(old) as even, Raw(old) as leaver:
         odd.send(get("/", "Transfer-Encoding: chunked", method="POST") + chunked("in ", "pieces"))
@@ -118,14 +128,23 @@ def test_handover__what_cannot_be_passed_is_drained(door, scene):
         assert leaver.send(get()).answer()[0] == 200
         old.signal(signal.SIGTERM)
         until(lambda: "draining" in old.log(), "the rest to be drained")
-        status, headers, _ = odd.send(get()).answer()
-        assert status == 200 and headers["connection"].lower() == "close"
+        answer = last_answer(odd)
         assert odd.is_closed()
         assert old.wait() == 0
         assert passed_on(old) == (2, 0)
         new = app(door, scene)
         assert even.send(get()).answer()[0] == 200
     new.stop_clean()
+    assert answer is None or (answer[0], answer[1]["connection"].lower()) == (200, "close")
+    return answer
+
+
+def last_answer(raw):
+    """Of a connection that the server may close in the same moment."""
+    try:
+        return raw.send(get()).answer()
+    except ConnectionError:
+        return None
 
 
 @pytest.mark.parametrize("request_text", [
@@ -288,18 +307,15 @@ def test_handover__open_loop(door, scene, mode, apps):
     rate = 100 if is_slow_build() else 400
     client = subprocess.Popen(
         [program("openloop"), "--host", "127.0.0.1", "--port", str(door.port), "--mode", mode,
-         "--method", "POST", "--body", "x", "--rate", str(rate), "--seconds", "6",
+         "--method", "POST", "--body", "x", "--rate", str(rate), "--seconds", "600",
          "--timeout-ms", "60000", "--rows-from-status", "--json"], stdout=subprocess.PIPE, text=True)
-    end = time.monotonic() + 5
-    rounds = 0
-    while time.monotonic() < end:
-        for server in servers:
-            server.stop_clean()
-            wait_joined(server.start())
-            rounds += 1
+    for number in range(RELEASES):
+        servers[number % apps].stop_clean()
+        wait_joined(servers[number % apps].start())
+    client.send_signal(signal.SIGINT)
     report = json.loads(client.communicate()[0])
-    print(f"{rounds} releases: {report}")
-    assert client.returncode == 0 and rounds >= 2
+    print(report)
+    assert client.returncode == 0
     assert report["failed"] == 0 and report["ok"] == report["sent"]
     if mode != "fresh":
         assert report["reconnects"] == 0

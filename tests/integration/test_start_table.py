@@ -8,6 +8,7 @@ taken away; then the server is started and watched, and the archive restored and
 names carry the row's number.
 """
 
+import json
 import os
 import shutil
 import time
@@ -317,6 +318,26 @@ def test_start_table__06_restored_goes_on_as_a_child(scene, archive):
     assert not sidecar(scene, "restored.json").exists()
 
 
+def test_start_table__06_the_marker_stays_until_the_birth_is_put(scene):
+    """Killed before it is, nothing else would tell that this database goes on from that archive."""
+    archive = scene.archive("dir")
+    lived(scene, archive)
+    rows = scene.source()
+    scene.wipe()
+    scene.restore(archive).expect(0)
+    obstacle = archive.path / "generations" / "00000002.json" / "in"
+    obstacle.mkdir(parents=True)
+    server = scene.server(archive).start_ready()
+    server.wait_status(lambda s: s["store"]["state"] != "ok", "the birth that cannot be put")
+    holds_for(sidecar(scene, "restored.json").exists, 0.5, "the marker before the birth is put")
+    server.kill()
+    obstacle.rmdir()
+    obstacle.parent.rmdir()
+    server = scene.server(archive).start_ready()
+    goes_on(scene, server, archive, rows, "after the restore")
+    until(lambda: not sidecar(scene, "restored.json").exists(), "the marker to go")
+
+
 def test_start_table__06_restore_to_an_earlier_position_goes_on_as_a_child(scene):
     """Back to a position of yesterday on purpose: the start takes it as it was restored."""
     archive = scene.archive("dir")
@@ -510,6 +531,66 @@ def test_start_table__11_kill_during_the_outage(scene):
     server.stop_clean()
     assert oracle.compare(scene.restored_rows(archive), scene.source(), ledger,
                           time.monotonic()).lost == 0
+
+
+def noted(scene):
+    """The state's newer record, as JSON (replicator/state.c)."""
+    slots = (scene.database.parent / "state.db-harvey" / "state").read_bytes()[:8192]
+    newest = max((slots[:4096], slots[4096:]), key=lambda slot: slot[16:24])
+    try:
+        return json.loads(newest[24:24 + int.from_bytes(newest[12:16], "big")])
+    except ValueError as error:  # it is being written: not yet
+        raise AssertionError("half a record") from error
+
+
+@pytest.mark.parametrize("again", ["away", "back"])
+def test_start_table__11_kill_after_a_reset_during_the_outage(scene, again):
+    """The WAL was begun anew during the outage, and what came since lies in it alone: no lane was free, so
+    no segment was cut. The notes have gone on (nothing says "a reset follows" any more); killed then, the
+    next start knows the WAL all the same, with the archive and without it."""
+    archive = scene.archive("dir")
+    ledger, status = lived(scene, archive)
+    archive.break_off()
+    server = scene.server(archive).start_ready()
+    scene.rows(server, 5, ledger)
+    resets = server.status()["counters"]["wal_resets"]
+    sqlite3(scene.database, "PRAGMA cache_size=-65536;", "CREATE TABLE big (value);",
+            "INSERT INTO big VALUES (randomblob(20 << 20));")
+    server.wait_status(lambda s: s["counters"]["wal_resets"] > resets, "the WAL to begin anew")
+    scene.rows(server, 5, ledger)
+    until(lambda: not noted(scene)["reset_follows"], "the note after the reset")
+    server.kill()
+    if again == "back":
+        archive.mend()
+    server = scene.server(archive).start_ready()
+    scene.rows(server, 5, ledger)
+    if again == "away":
+        archive.mend()
+    server.wait_archived()
+    assert server.status()["generation"] == status["generation"]
+    server.stop_clean()
+    assert oracle.compare(scene.restored_rows(archive), scene.source(), ledger,
+                          time.monotonic()).lost == 0
+
+
+def test_start_table__11_the_new_wal_is_deleted(scene):
+    """The same, and somebody deletes the -wal before the next start: its rows were nowhere else, so the
+    database is not served without them."""
+    archive = scene.archive("dir")
+    lived(scene, archive)
+    archive.break_off()
+    server = scene.server(archive).start_ready()
+    resets = server.status()["counters"]["wal_resets"]
+    sqlite3(scene.database, "PRAGMA cache_size=-65536;", "CREATE TABLE big (value);",
+            "INSERT INTO big VALUES (randomblob(20 << 20));")
+    server.wait_status(lambda s: s["counters"]["wal_resets"] > resets, "the WAL to begin anew")
+    scene.rows(server, 5)
+    until(lambda: not noted(scene)["reset_follows"], "the note after the reset")
+    server.kill()
+    Path(f"{scene.database}-wal").unlink()
+    archive.mend()
+    server = scene.server(archive).start()
+    waits(scene, server, archive, "-wal", "gone")
 
 
 # ---- row 12 ----
@@ -741,6 +822,53 @@ def test_start_table__15_state_torn(scene):
         server.stop_clean()
         server = scene.server(archive, ON_STALE=f"fork:{status['generation']}").start_ready()
     goes_on(scene, server, archive, rows, "state torn")
+
+
+def spoil_marker(scene, how):
+    """restored.json becomes something that no restore of ours wrote."""
+    marker = sidecar(scene, "restored.json")
+    text = marker.read_bytes() if marker.exists() else b"{}"
+    marker.unlink(missing_ok=True)
+    if how == "padded":
+        marker.write_bytes(text + b" " * (70 << 10))
+    elif how == "huge":
+        marker.write_bytes(text)
+        os.truncate(marker, 1 << 40)  # a sparse one
+    elif how == "a folder":
+        marker.mkdir()
+    else:
+        os.mkfifo(marker)
+    return marker
+
+
+@pytest.mark.parametrize("how", ["padded", "huge", "a folder", "a pipe"])
+def test_start_table__15_a_marker_that_is_none(scene, how):
+    """The state proves the database: what else lies under the marker's name does not stop the start."""
+    archive = scene.archive("dir")
+    _, status = lived(scene, archive)
+    rows = scene.source()
+    spoil_marker(scene, how)
+    server = scene.server(archive).start_ready()
+    assert "restored.json" in server.log()
+    later = goes_on(scene, server, archive, rows, how)
+    assert later["generation"] == status["generation"]
+
+
+@pytest.mark.parametrize("how", ["padded", "huge", "a folder", "a pipe"])
+def test_start_table__10_a_marker_that_is_none(scene, how):
+    """Restored, and the marker was spoilt: nothing ties the file to the archive, and the server says
+    what is wrong and how to go on."""
+    archive = scene.archive("dir")
+    _, status = lived(scene, archive)
+    scene.wipe()
+    scene.restore(archive).expect(0)
+    rows = scene.source()
+    spoil_marker(scene, how)
+    server = scene.server(archive).start()
+    server.wait_not_ready("restored.json", f"HARVEY_ON_STALE=fork:{status['generation']}")
+    server.stop_clean()
+    server = scene.server(archive, ON_STALE=f"fork:{status['generation']}").start_ready()
+    goes_on(scene, server, archive, rows, how)
 
 
 # ---- rows 16 and 17: maintenance while we were down ----

@@ -4,12 +4,13 @@ grows while the store stands still and is never too small, recent percentiles; a
 asks nothing of its store and next to nothing of the processor.
 
 Method: a MinIO of this test's own behind a TCP relay that counts and delays, and SIGSTOP of MinIO.
-Nothing asserts a duration; processor time is counted in the kernel's ticks.
+Nothing asserts a duration: an idle server's wakeups are counted, not its processor time.
 """
 
 import http.client
 import json
 import re
+import sqlite3 as sqlite
 import subprocess
 import time
 
@@ -18,6 +19,7 @@ import pytest
 from harness import oracle
 from harness.archive import BucketArchive
 from harness.env import is_slow_build
+from harness.foreign import sqlite3
 from harness.load import Ledger
 from harness.wait import holds_for, until
 
@@ -173,6 +175,23 @@ def test_status__lag_while_the_store_stands_still(scene):
     server.stop_clean()
 
 
+def test_status__lag_of_a_foreign_commit(scene):
+    """A sqlite3 program commits on an idle server during an outage: no writer of ours has stamped that,
+    and its age counts all the same."""
+    archive = scene.archive("dir")
+    server = scene.server(archive).start_ready()
+    server.insert("ours")
+    server.wait_snapshot()
+    server.wait_archived()
+    archive.break_off()
+    sqlite3(scene.database, ".timeout 5000", "INSERT INTO test(value) VALUES('foreign');")
+    since = server.wait_status(lambda s: s["lag"]["frames"] > 0, "the foreign frames")["lag"]["ms"]
+    server.wait_status(lambda s: s["lag"]["ms"] > since + 300, "the lag to grow")
+    archive.mend()
+    server.wait_archived()
+    server.stop_clean()
+
+
 def test_status__lag_with_a_slow_store(scene):
     """Every request to the store is held back 300 ms: recent percentiles and PUT times show it, and
     rows are still taken at once."""
@@ -249,17 +268,17 @@ def test_status__an_idle_server_asks_nothing(scene, seconds):
     server.wait_snapshot()
     server.wait_archived()
     until(lambda: quiet(proxy), "the store's last request")
-    requests, sent, ticks = len(proxy.requests), proxy.bytes_up, server.cpu_ticks()
+    requests, sent, woken = len(proxy.requests), proxy.bytes_up, server.wakeups()
     objects = BucketArchive(minio, archive.bucket, archive.prefix).list()
     connections = proxy.connections
     time.sleep(seconds)  # the idle time itself
-    used = server.cpu_ticks() - ticks
+    woken = server.wakeups() - woken
     assert proxy.requests[requests:] == [] and proxy.bytes_up == sent
     assert proxy.connections == connections
     assert BucketArchive(minio, archive.bucket, archive.prefix).list() == objects
-    print(f"{used} ticks of 10 ms in {seconds} s idle")
+    print(f"woken {woken / seconds:.1f} times per second")
     if not is_slow_build():
-        assert used <= (18 if seconds >= 60 else 30), f"{used} ticks in {seconds} s"
+        assert woken <= 25 * seconds  # counted, not timed: what it does each time is microseconds
     server.stop_clean()
 
 
@@ -293,4 +312,27 @@ def test_status__connection_is_answered_and_kept(scene):
         answer.read()
         assert answer.status == 200 and answer.headers["Harvey-Row"] == str(number)
     connection.close()
+    server.stop_clean()
+
+
+def test_status__a_cause_is_logged_once(scene):
+    """The lead cannot begin, and is tried again and again: log and status say why, once."""
+    server = scene.server(scene.archive("dir")).start_ready()
+    server.insert("kept")
+    server.wait_archived()
+    server.stop_clean()
+    with sqlite.connect(scene.database) as other:  # so that there is no -wal, and no -shm
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    other.close()
+    in_the_way = scene.database.with_name(scene.database.name + "-shm")
+    in_the_way.mkdir()
+    server.start(LOG_LEVEL="debug")
+    until(lambda: server.log().count("again: could not lead") >= 4, "four tries to fail")
+    lines = [line for line in server.log().splitlines() if " debug " not in line]
+    for said in ("could not lead: ", "start  row=", "comparing with the archive"):
+        about = [line for line in lines if said in line]
+        assert len(about) <= 3, about  # of the leader; the server's view of it
+    in_the_way.rmdir()
+    server.wait_ready()
+    assert server.status()["rows"] == 1
     server.stop_clean()

@@ -145,7 +145,7 @@ def shipped_by_the_next(scene, archive, ledger, generation):
 def test_stop__with_a_dead_store(scene):
     server, ledger, archive, generation = dead_store(scene)
     server.signal(signal.SIGTERM)
-    code = server.wait(30)  # a hang is far beyond its 1.5 s
+    code = server.wait()  # a hang is far beyond its 1.5 s
     assert code in (0, 6), (code, server.log())
     assert "spool" in server.log().lower(), server.log()
     shipped_by_the_next(scene, archive, ledger, generation)
@@ -171,7 +171,7 @@ def test_stop__a_second_sigterm_skips_the_shipping(scene):
     time.sleep(pause_s)  # it goes on trying to ship
     assert server.is_alive(), server.log()
     server.signal(signal.SIGTERM)
-    server.wait(30)
+    server.wait()
     assert "spool" in server.log().lower(), server.log()
     shipped_by_the_next(scene, archive, ledger, generation)
 
@@ -187,7 +187,7 @@ def test_stop__with_a_frozen_store(scene):
     minio.freeze()
     scene.rows(server, 40, ledger)
     server.signal(signal.SIGTERM)
-    server.wait(40)
+    server.wait()
     minio.thaw()
     server = scene.server(archive).start_ready()
     server.wait_leader()

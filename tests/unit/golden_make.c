@@ -161,7 +161,7 @@ static void golden_snapshot(const struct golden_source *source, struct buf *json
     MUST(codec_encoder_create(3, &encoder, &err));
     MUST(codec_encode(encoder, source->snapshot.data, source->snapshot.size, &object, &err));
     part.object_bytes = object.size;
-    hash_sha256(object.data, object.size, part.object_sha256);
+    MUST(hash_sha256(object.data, object.size, part.object_sha256, &err));
     ASSERT(generation_id_parse(GOLDEN_ID, &manifest.generation, NULL));
     memcpy(manifest.tag, SNAPSHOT_TAG, OBJECT_TAG_BYTES);
     manifest.point = (struct wal_point){{1, source->frames_first},
@@ -263,11 +263,11 @@ static void golden_bad_segments(struct buf *object)
     object->data[object->size / 2 + 100] ^= 1;
     header[55] ^= 1;
     golden_put("bad/segment-corrupt-flipped_header", object->data, object->size);
-    hash_sha256(header, hashed_bytes, header + hashed_bytes);
+    MUST(hash_sha256(header, hashed_bytes, header + hashed_bytes, &err));
     golden_put("bad/segment-corrupt-wrong_range", object->data, object->size);
     header[55] ^= 1;
     bytes_put_u32(header + 8, 2);
-    hash_sha256(header, hashed_bytes, header + hashed_bytes);
+    MUST(hash_sha256(header, hashed_bytes, header + hashed_bytes, &err));
     golden_put("bad/segment-corrupt-newer_version", object->data, object->size);
 }
 

@@ -164,6 +164,24 @@ static void test_apply__begins_with_an_empty_file(void **state)
     apply_deinit(&apply);
 }
 
+/* Frames of before the database shrank: their pages are in no file any more, and nothing is written there. */
+static void test_apply__pages_beyond_the_end(void **state)
+{
+    (void)state;
+    uint8_t frames[3 * FRAME];
+    struct apply apply;
+    struct stat file;
+    put_frame(frames, 3, 3);
+    put_frame(frames + FRAME, 4000000000u, 4);
+    put_frame(frames + 2 * FRAME, 2, 2);
+    check_ok(apply_init(&apply, fd, path, PAGE, 2, &err));
+    check_ok(apply_frames(&apply, frames, 3, &err));
+    assert_int_equal(apply.frame_pages, 1);
+    assert_int_equal(fstat(fd, &file), 0);
+    assert_int_equal(file.st_size, 2 * PAGE);
+    apply_deinit(&apply);
+}
+
 /* A file size limit is what a full disk is: the code says so, not just "I/O error". */
 static void test_apply__full_is_a_limit(void **state)
 {
@@ -191,6 +209,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_apply__equals_a_checkpoint, setup, teardown),
         cmocka_unit_test_setup_teardown(test_apply__writes_each_page_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_apply__refuses_page_number_zero, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_apply__pages_beyond_the_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_apply__begins_with_an_empty_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_apply__full_is_a_limit, setup, teardown),
     };

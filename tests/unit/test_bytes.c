@@ -5,6 +5,9 @@
 #include "tests/unit/checks.h"
 #include "tests/unit/guarded.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 static void test_bytes__big_endian_is_most_significant_first(void **state)
 {
     (void)state;
@@ -84,6 +87,31 @@ static void test_bytes__decimal_takes_digits_only(void **state)
     guarded_deinit(&guarded);
 }
 
+static void check_decimal(int64_t value, const char *expected)
+{
+    char text[BYTES_DECIMAL_BYTES];
+    bytes_to_decimal(value, text);
+    assert_string_equal(text, expected);
+}
+
+static void test_bytes__to_decimal(void **state)
+{
+    (void)state;
+    check_decimal(0, "0");
+    check_decimal(7, "7");
+    check_decimal(10, "10");
+    check_decimal(-1, "-1");
+    check_decimal(1203, "1203");
+    check_decimal(INT64_MAX, "9223372036854775807");
+    check_decimal(INT64_MIN, "-9223372036854775808");
+    int64_t value = 1;
+    for (int i = 0; i < 62; i++, value = value * 2 + i % 3) {
+        char expected[32];
+        (void)snprintf(expected, sizeof expected, "%" PRId64, value);
+        check_decimal(value, expected);
+    }
+}
+
 static void test_bytes__random_fills_all(void **state)
 {
     (void)state;
@@ -149,6 +177,7 @@ int main(void)
         cmocka_unit_test(test_bytes__hex_round_trips),
         cmocka_unit_test(test_bytes__hex_refuses_other_characters),
         cmocka_unit_test(test_bytes__decimal_takes_digits_only),
+        cmocka_unit_test(test_bytes__to_decimal),
         cmocka_unit_test(test_bytes__random_fills_all),
         cmocka_unit_test(test_bytes__utf8),
     };

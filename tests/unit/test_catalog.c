@@ -164,7 +164,8 @@ static void test_catalog__empty_archive(void **state)
     assert_int_equal(fixture->catalog.generation_count, 0);
     check_ok(catalog_find_latest(&fixture->catalog, fixture->store, &found, &err));
     assert_null(found);
-    assert_false(catalog_find_fork(&fixture->catalog, &a, &b));
+    check_ok(catalog_find_fork(&fixture->catalog, &a, &b, &err));
+    assert_null(a);
 }
 
 static void test_catalog__reads_generations_in_order(void **state)
@@ -316,7 +317,8 @@ static void test_catalog__forks_between_generations(void **state)
             put_birth(fixture, cases[i].births[j][0], cases[i].births[j][1], cases[i].births[j][2]);
         }
         check_ok(catalog_read_generations(&fixture->catalog, fixture->store, &err));
-        bool fork = catalog_find_fork(&fixture->catalog, &a, &b);
+        check_ok(catalog_find_fork(&fixture->catalog, &a, &b, &err));
+        bool fork = a != NULL;
         if (fork != (cases[i].a != 0) ||
             (fork && (generation_id_number(&a->birth.id) != cases[i].a ||
                       generation_id_number(&b->birth.id) != cases[i].b))) {

@@ -459,17 +459,40 @@ static void test_catalog_run__next_wal_of_another_history(void **state)
 
 /* ---- damage ---- */
 
-/* Overwrites the object's header, so that it cannot be read. */
-static void spoil(struct fixture *fixture, const char *key)
+/* Changes one byte of the object; `at_end`: of its content, so that the header can still be read. */
+static void spoil_at(struct fixture *fixture, const char *key, bool at_end)
 {
     struct err err = ERR_INIT;
     struct buf object;
     buf_init(&object, SEGMENT_OBJECT_BYTES_MAX);
     check_ok(store_get_buf(fixture->store, key, &object, &err));
-    object.data[20] ^= 1;
+    object.data[at_end ? object.size - 1 : 20] ^= 1;
     check_ok(store_remove(fixture->store, key, &err));
     check_ok(store_put_bytes(fixture->store, key, object.data, object.size, STORE_PUT_PLAIN, &err));
     buf_deinit(&object);
+}
+
+static void spoil(struct fixture *fixture, const char *key)
+{
+    spoil_at(fixture, key, false);
+}
+
+/*
+ * The damage in the run's last object shows only when an object of another lead is held against it,
+ * whose end lies inside. That one, which is whole, takes its place. Found by fuzz_catalog: it stopped
+ * whoever looked at such an archive.
+ */
+static void test_catalog_run__unreadable_inside_its_end(void **state)
+{
+    struct fixture *fixture = *state;
+    char text[OBJECT_KEY_BYTES];
+    struct piece piece = {.wal = &fixture->same, .wal_no = 1, .first = 11, .last = 20, .term = 2};
+    put(fixture, &fixture->same, 1, 10, 1);
+    put_piece(fixture, &piece, text);
+    spoil_at(fixture, text, true);
+    put(fixture, &fixture->same, 11, 15, 1);
+    assert_run(fixture, "1-10/1 11-15/1", CATALOG_END_DAMAGE, 1);
+    assert_int_equal(fixture->run.end.position.frame_no, 15);
 }
 
 static void test_catalog_run__unreadable_end(void **state)
@@ -495,6 +518,42 @@ static void test_catalog_run__unreadable_beyond(void **state)
     spoil(fixture, text);
     assert_run(fixture, "1-10/1", CATALOG_END_DAMAGE, 1);
     assert_hole(fixture, 1, 11);
+}
+
+/* Frames that the run has too, in an object that cannot be read: nobody can say whether they are the same. */
+static void test_catalog_run__unreadable_leftover(void **state)
+{
+    struct fixture *fixture = *state;
+    char text[OBJECT_KEY_BYTES];
+    struct piece piece = {.wal = &fixture->same, .wal_no = 1, .first = 11, .last = 15, .term = 1};
+    put(fixture, &fixture->same, 1, 10, 1);
+    put_piece(fixture, &piece, text);
+    spoil(fixture, text);
+    put(fixture, &fixture->same, 11, 20, 2);
+    assert_run(fixture, "1-10/1 11-20/2", CATALOG_END_DAMAGE, 0);
+}
+
+/* The right checksum under another frame's number is not the run's end. */
+static void test_catalog_run__link_to_another_frame(void **state)
+{
+    struct fixture *fixture = *state;
+    char text[OBJECT_KEY_BYTES];
+    size_t count = 0;
+    struct err err = ERR_INIT;
+    struct buf object;
+    struct object_key key;
+    put(fixture, &fixture->same, 1, 10, 1);
+    sample_header(&fixture->next, 2, 1, 10, fixture->header);
+    fixture->header->link = (struct wal_point){{1, 12}, sample_wal_checksum(&fixture->same, 10)};
+    const uint8_t *content = sample_wal_content(&fixture->next, 1, 10, &count);
+    buf_init(&object, SEGMENT_OBJECT_BYTES_MAX);
+    check_ok(segment_write(fixture->writer, fixture->header, content, count, &object, &err));
+    segment_key(fixture->header, &key);
+    object_key_format(&key, text);
+    check_ok(
+        store_put_bytes(fixture->store, text, object.data, object.size, STORE_PUT_PLAIN, &err));
+    buf_deinit(&object);
+    assert_run(fixture, "1-10/1", CATALOG_END_CRASH, 1);
 }
 
 static void test_catalog_run__header_under_another_name(void **state)
@@ -552,7 +611,10 @@ int main(void)
         RUN_TEST(wal_that_was_reset_elsewhere),
         RUN_TEST(next_wal_of_another_history),
         RUN_TEST(unreadable_end),
+        RUN_TEST(unreadable_inside_its_end),
         RUN_TEST(unreadable_beyond),
+        RUN_TEST(unreadable_leftover),
+        RUN_TEST(link_to_another_frame),
         RUN_TEST(header_under_another_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -302,6 +302,11 @@ static void test_codec__bytes_behind_the_frame_are_corrupt(void **state)
     check_fails(RC_CORRUPT, decode_streaming(packed.data, packed.size, packed.size));
     check_fails(RC_CORRUPT, decode_streaming(packed.data, frame_bytes + 1, 1));
     check_fails(RC_CORRUPT, decode_streaming(packed.data, packed.size, frame_bytes));
+    packed.size = frame_bytes;
+    check_ok(
+        codec_encode(encoder, big, 0, &packed, &err)); /* one that adds nothing is one too many */
+    check_fails(RC_CORRUPT, decode_whole(packed.data, packed.size, 700));
+    check_fails(RC_CORRUPT, decode_streaming(packed.data, packed.size, packed.size));
 }
 
 /* A frame by libzstd with these settings; streamed, so that the window is as set. */
@@ -314,6 +319,9 @@ static void make_foreign(bool checksum, int window_log, bool content_size)
     (void)ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, checksum);
     (void)ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, content_size);
     (void)ZSTD_CCtx_setParameter(context, ZSTD_c_windowLog, window_log);
+    if (content_size) {
+        (void)ZSTD_CCtx_setPledgedSrcSize(context, 1000);
+    }
     ZSTD_inBuffer in = {big, 1000, 0};
     ZSTD_outBuffer out = {packed.data, packed.capacity, 0};
     (void)ZSTD_compressStream2(context, &out, &in, ZSTD_e_flush);
@@ -345,6 +353,16 @@ static void test_codec__frame_without_checksum_is_corrupt(void **state)
     check_fails(RC_CORRUPT, decode_whole(packed.data, packed.size, 1000));
 }
 
+/* In one piece a frame must say what it holds (docs/archive-format.md). */
+static void test_codec__frame_without_content_size_is_corrupt(void **state)
+{
+    (void)state;
+    make_foreign(true, 20, false);
+    check_ok(decode_streaming(packed.data, packed.size, 100));
+    check_plain(1000);
+    check_fails(RC_CORRUPT, decode_whole(packed.data, packed.size, 1000));
+}
+
 static void test_codec__skippable_frame_is_corrupt(void **state)
 {
     (void)state;
@@ -357,6 +375,10 @@ static void test_codec__skippable_frame_is_corrupt(void **state)
     memcpy(both, bytes, sizeof bytes);
     memcpy(both + sizeof bytes, packed.data, packed.size);
     check_fails(RC_CORRUPT, decode_streaming(both, sizeof bytes + packed.size, 64));
+    uint8_t like_a_frame[8 + 0x24] = {0x5b, 0x2a, 0x4d, 0x18,
+                                      0x24}; /* its length as a descriptor */
+    check_fails(RC_CORRUPT, decode_streaming(like_a_frame, sizeof like_a_frame, 64));
+    check_text("not a zstd frame");
 }
 
 static void test_codec__single_segment_beyond_the_window_is_corrupt(void **state)
@@ -388,6 +410,7 @@ int main(void)
         TEST(test_codec__bytes_behind_the_frame_are_corrupt),
         TEST(test_codec__wide_windows_are_corrupt),
         TEST(test_codec__frame_without_checksum_is_corrupt),
+        TEST(test_codec__frame_without_content_size_is_corrupt),
         TEST(test_codec__skippable_frame_is_corrupt),
         TEST(test_codec__single_segment_beyond_the_window_is_corrupt),
     };

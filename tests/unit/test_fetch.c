@@ -231,11 +231,19 @@ static void test_fetch__retries_what_may_pass(void **state)
     struct attempts attempts = {.good_at = 2, .rc = RC_UNAVAILABLE};
     check_ok(fetch_retry(&stop, attempt, &attempts, &err));
     assert_int_equal(attempts.count, 2);
-    static const enum rc final[] = {RC_CORRUPT, RC_DENIED, RC_IO, RC_LIMIT, RC_NOT_FOUND};
+    static const enum rc final[] = {RC_DENIED, RC_IO, RC_LIMIT};
     for (size_t i = 0; i < sizeof final / sizeof final[0]; i++) {
         attempts = (struct attempts){.good_at = 2, .rc = final[i]};
         check_fails(final[i], fetch_retry(&stop, attempt, &attempts, &err));
         assert_int_equal(attempts.count, 1);
+    }
+    static const enum rc once_more[] = {RC_CORRUPT, RC_NOT_FOUND};
+    for (size_t i = 0; i < sizeof once_more / sizeof once_more[0]; i++) {
+        attempts = (struct attempts){.good_at = 2, .rc = once_more[i]};
+        check_ok(fetch_retry(&stop, attempt, &attempts, &err));
+        attempts = (struct attempts){.good_at = 3, .rc = once_more[i]};
+        check_fails(once_more[i], fetch_retry(&stop, attempt, &attempts, &err));
+        assert_int_equal(attempts.count, 2);
     }
 }
 
@@ -251,6 +259,33 @@ static void test_fetch__retries_end(void **state)
     assert_int_equal(attempts.count, 1);
 }
 
+static enum rc gone_work(void *arg, size_t task, struct fetch_worker *worker,
+                         struct fetch_slot *slot, struct err *work_err)
+{
+    (void)arg;
+    (void)task;
+    struct object_key key = {.kind = OBJECT_SEGMENT,
+                             .position = {1, 2},
+                             .first_frame_no = 1,
+                             .term = 1,
+                             .tag = "5e1ec7ed"};
+    (void)generation_id_parse("00000003-9f2c41d7a6b0e355", &key.generation, NULL);
+    return fetch_segment(worker, &key, slot, work_err);
+}
+
+/* An object that was listed and is not there any more is damage, not an empty archive (exit 4, not 3). */
+static void test_fetch__what_is_gone_is_damage(void **state)
+{
+    (void)state;
+    struct fetch *fetch = create(1);
+    struct job job = new_job(100);
+    struct fetch_job fetch_job = {
+        .task_count = 1, .cost_bytes = job_cost, .work = gone_work, .arg = &job};
+    check_fails(RC_CORRUPT, fetch_run(fetch, &fetch_job, NULL, &err));
+    check_text("gone");
+    fetch_destroy(fetch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -259,6 +294,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_fetch__few_large_ones_at_a_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fetch__first_failure_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fetch__refused_delivery_ends_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_fetch__what_is_gone_is_damage, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fetch__stop_ends_it, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fetch__retries_what_may_pass, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fetch__retries_end, setup, teardown),

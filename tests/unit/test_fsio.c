@@ -479,6 +479,35 @@ static void test_fsio__finds_the_directory_part(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+static void test_fsio__exchange(void **state)
+{
+    (void)state;
+    bool made = false;
+    char a[FSIO_PATH_BYTES];
+    char b[FSIO_PATH_BYTES];
+    (void)snprintf(a, sizeof a, "%s", scratch_path(&scratch, "a"));
+    (void)snprintf(b, sizeof b, "%s", scratch_path(&scratch, "b"));
+    check_ok(fsio_make_dir(a, &made, &err));
+    assert_true(made);
+    check_ok(fsio_make_dir(a, &made, &err));
+    assert_false(made);
+    check_fails(RC_NOT_FOUND, fsio_exchange(a, b, &err));
+    check_ok(fsio_replace_file(b, "text", 4, false, &err));
+    check_fails(RC_IO, fsio_make_dir(b, &made, &err));
+    struct fsio_stat stat;
+    for (int i = 0; i < 3; i++) { /* forth, back by renames, forth */
+        rename_errno = i == 1 ? EINVAL : 0;
+        check_ok(fsio_exchange(a, b, &err));
+    }
+    rename_errno = ENOENT;
+    check_fails(RC_NOT_FOUND, fsio_exchange(a, b, &err));
+    rename_errno = 0;
+    check_ok(fsio_stat(a, &stat, &err));
+    assert_true(stat.exists && !stat.is_dir && stat.size_bytes == 4);
+    check_ok(fsio_stat(b, &stat, &err));
+    assert_true(stat.is_dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -504,6 +533,7 @@ int main(void)
         TEST(test_fsio__tmpfs_is_volatile),
         TEST(test_fsio__joins_paths),
         TEST(test_fsio__finds_the_directory_part),
+        TEST(test_fsio__exchange),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

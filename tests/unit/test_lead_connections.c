@@ -111,6 +111,9 @@ static void test_lead_connections__settings(void **state)
     assert_int_equal(number(one, "PRAGMA journal_size_limit"), 64 << 20);
     assert_int_equal(sqlite3_db_config(one, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, -1, &on), SQLITE_OK);
     assert_int_equal(on, 1);
+    assert_int_equal(sqlite3_db_config(one, SQLITE_DBCONFIG_DEFENSIVE, -1, &on), SQLITE_OK);
+    assert_int_equal(on, 1);
+    assert_int_equal(number(one, "PRAGMA cache_spill"), 0);
     assert_int_equal(number(lead.write_db, "PRAGMA synchronous"), 2);
     lead_connections_close(&lead);
     assert_int_equal(sqlite3_close(other), SQLITE_OK);

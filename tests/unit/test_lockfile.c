@@ -8,11 +8,27 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 static struct scratch scratch;
 static struct err err;
+static const char *removed_before_the_lock; /* NULL: nothing is */
+
+/* In between the code and the kernel: somebody removes the file after it was opened. */
+int fcntl(int fd, int command, ...)
+{
+    va_list args;
+    va_start(args, command);
+    void *argument = va_arg(args, void *);
+    va_end(args);
+    if (command == F_OFD_SETLK && removed_before_the_lock != NULL) {
+        (void)unlink(removed_before_the_lock);
+        removed_before_the_lock = NULL;
+    }
+    return (int)syscall(SYS_fcntl, fd, command, argument);
+}
 
 static int setup(void **state)
 {
@@ -44,6 +60,39 @@ static void test_lockfile__second_handle_is_busy(void **state)
     check_ok(lockfile_try(&second, path, &err));
     lockfile_release(&second);
     lockfile_release(&second); /* legal */
+}
+
+static void test_lockfile__shared_by_many_and_by_none_alone(void **state)
+{
+    (void)state;
+    struct lockfile first = LOCKFILE_INIT;
+    struct lockfile second = LOCKFILE_INIT;
+    struct lockfile alone = LOCKFILE_INIT;
+    const char *path = scratch_path(&scratch, "open.lock");
+    check_ok(lockfile_share(&first, path, &err));
+    check_ok(lockfile_share(&second, path, &err));
+    check_fails(RC_BUSY, lockfile_try(&alone, path, &err));
+    lockfile_release(&first);
+    check_fails(RC_BUSY, lockfile_probe(path, &err));
+    lockfile_release(&second);
+    check_ok(lockfile_probe(path, &err));
+    check_ok(lockfile_try(&alone, path, &err));
+    check_fails(RC_BUSY, lockfile_share(&first, path, &err));
+    lockfile_release(&alone);
+}
+
+/* A lock on a file that has no name any more excludes nobody: whoever comes next makes a new one. */
+static void test_lockfile__a_file_that_was_removed_meanwhile(void **state)
+{
+    (void)state;
+    struct lockfile lock = LOCKFILE_INIT;
+    const char *path = scratch_path(&scratch, "leader.lock");
+    removed_before_the_lock = path;
+    check_fails(RC_BUSY, lockfile_try(&lock, path, &err));
+    check_text("removed");
+    assert_int_equal(lock.fd, -1);
+    check_ok(lockfile_try(&lock, path, &err));
+    lockfile_release(&lock);
 }
 
 static void test_lockfile__probe_takes_nothing(void **state)
@@ -114,6 +163,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_lockfile__second_handle_is_busy, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lockfile__shared_by_many_and_by_none_alone, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_lockfile__a_file_that_was_removed_meanwhile, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_lockfile__probe_takes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lockfile__other_descriptors_of_the_file_do_not_free_it,
                                         setup, teardown),

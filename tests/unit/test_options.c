@@ -5,8 +5,10 @@
  */
 #include "restorer/options.h"
 
+#include "server/config_table.h"
 #include "tests/unit/checks.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define ARGS_MAX 12
@@ -155,6 +157,20 @@ static void test_options__environment(void **state)
     assert_true(options.json);
 }
 
+/* restore runs in the server's environment: whatever the server knows is no error here. */
+static void test_options__every_variable_of_the_server(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < config_table_count; i++) {
+        struct options options;
+        char variable[128];
+        (void)snprintf(variable, sizeof variable, "%s=", config_table[i].name);
+        char *const variables[] = {variable, NULL};
+        check_ok(read_with(variables, WORDS("--to-latest"), &options));
+        assert_string_equal(options.request.output_path, "./data/state.db"); /* "" = not set */
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -162,6 +178,7 @@ int main(void)
         cmocka_unit_test(test_options__everything_else),
         cmocka_unit_test(test_options__refusals),
         cmocka_unit_test(test_options__environment),
+        cmocka_unit_test(test_options__every_variable_of_the_server),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

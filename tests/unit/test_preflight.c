@@ -21,6 +21,8 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static struct scratch scratch;
@@ -28,6 +30,15 @@ static struct err err;
 static struct config config;
 static struct preflight result;
 static char *no_environment[] = {NULL};
+static long filesystem_magic; /* 0: what is there */
+
+/* In between the code and the kernel: a database's directory on any filesystem. */
+int statfs(const char *file, struct statfs *found)
+{
+    int code = (int)syscall(SYS_statfs, file, found);
+    found->f_type = filesystem_magic != 0 ? filesystem_magic : found->f_type;
+    return code;
+}
 
 static int setup(void **state)
 {
@@ -38,6 +49,7 @@ static int setup(void **state)
     (void)snprintf(config.database_path, sizeof config.database_path, "%s",
                    scratch_path(&scratch, "data/state.db"));
     config.store.off = true;
+    filesystem_magic = 0;
     return 0;
 }
 
@@ -111,6 +123,33 @@ static void test_preflight__filesystems(void **state)
     check_text("/proc");
     if (rc == RC_IO) {
         check_text("HARVEY_UNSAFE_FS=1");
+        config.unsafe_fs = 1;
+        check_ok(preflight_check(&config, &result, &err));
+        assert_true(result.unsafe_filesystem);
+    }
+}
+
+/* Where SQLite's locks or the file itself cannot be relied on, only HARVEY_UNSAFE_FS=1 goes on. */
+static void test_preflight__every_kind_of_filesystem(void **state)
+{
+    (void)state;
+    static const struct {
+        long magic;
+        const char *text; /* NULL: it is fine */
+    } kinds[] = {
+        {0xef53, NULL},           {0x58465342, NULL},           {0x01021994, NULL},
+        {0x6969, "cannot trust"}, {0x65735546, "cannot trust"}, {0x794c7630, "a container's own"},
+        {0x1234, "not known"}};
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        filesystem_magic = kinds[i].magic;
+        config.unsafe_fs = 0;
+        if (kinds[i].text == NULL) {
+            check_ok(preflight_check(&config, &result, &err));
+            assert_false(result.unsafe_filesystem);
+            continue;
+        }
+        check_fails(RC_IO, preflight_check(&config, &result, &err));
+        check_text(kinds[i].text);
         config.unsafe_fs = 1;
         check_ok(preflight_check(&config, &result, &err));
         assert_true(result.unsafe_filesystem);
@@ -307,6 +346,7 @@ int main(void)
         CASE(test_preflight__database_is_a_directory),
         CASE(test_preflight__archive_inside_the_database_directory),
         CASE(test_preflight__filesystems),
+        CASE(test_preflight__every_kind_of_filesystem),
         CASE(test_listener__the_kernels_port),
         CASE(test_listener__unix_sockets),
         CASE(test_listener__foreign_listen_variables_are_not_ours),

@@ -114,9 +114,39 @@ static void test_routes__framing(void **state)
     request = request_of("POST", "/");
     route_note_header(&request, "Content-Length", "1025");
     check_at_once(&request, ROUTE_BODY_TOO_LARGE);
+    request = request_of("POST", "/");
+    route_note_header(&request, "Content-Length", "18446744073709551617"); /* 2^64 + 1 */
+    check_at_once(&request, ROUTE_BODY_TOO_LARGE);
     request = request_of("POST", "/nothing"); /* whatever the path */
     route_note_header(&request, "Content-Length", "99999999999999999999999999");
     check_at_once(&request, ROUTE_BODY_TOO_LARGE);
+}
+
+/* Another server may read another request out of these: refused, whatever else they are. */
+static void test_routes__headers_that_are_none(void **state)
+{
+    (void)state;
+    static const char *const names[] = {
+        "Transfer-Encoding ", "Content-Length\t", " Host", "", "X\x7f", "\xc3\xa9"};
+    static const char *const values[] = {"a\rb", "a\nb", "\x01"};
+    struct route_request request;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        request = request_of("POST", "/");
+        route_note_header(&request, names[i], "chunked");
+        check_at_once(&request, ROUTE_BAD_HEADER);
+    }
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+        request = request_of("GET", "/");
+        route_note_header(&request, "X", values[i]);
+        check_at_once(&request, ROUTE_BAD_HEADER);
+    }
+    request = request_of("GET", "/");
+    route_note_header(&request, "X!#$%&'*+-.^_`|~", "\tgr\xc3\xbc\xc3\x9f \"e\"");
+    assert_int_equal(route_decide(&request).action, ROUTE_DO_INSERT);
+    request = request_of("POST", "/");
+    request.knows_no_chunks = true;
+    route_note_header(&request, "Transfer-Encoding", "chunked");
+    check_at_once(&request, ROUTE_BAD_FRAMING);
 }
 
 static void test_routes__host(void **state)
@@ -178,6 +208,7 @@ int main(void)
         cmocka_unit_test(test_routes__json),
         cmocka_unit_test(test_routes__ack),
         cmocka_unit_test(test_routes__framing),
+        cmocka_unit_test(test_routes__headers_that_are_none),
         cmocka_unit_test(test_routes__host),
         cmocka_unit_test(test_routes__sizes),
         cmocka_unit_test(test_routes__every_fixed_answer_is_whole),

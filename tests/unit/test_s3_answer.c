@@ -83,6 +83,11 @@ static void test_s3_answer__headers_that_say_nothing(void **state)
         assert_false(answer.has_range);
         assert_int_equal(answer.date_unix_ms, 0);
     }
+    begin(&answer,
+          "HTTP/1.1 206 Partial Content"); /* the last one counts, and takes the first back */
+    header(&answer, "Content-Range: bytes 3-9/100");
+    header(&answer, "Content-Range: bytes 3-9/*");
+    assert_false(answer.has_range);
     begin(&answer, "HTTP/1.1 banana");
     assert_int_equal(answer.http_status, 0);
     begin(&answer, "HTTP/1.1");
@@ -129,6 +134,10 @@ static void test_s3_answer__listing(void **state)
     header(&answer, "Transfer-Encoding: chunked");
     body(&answer, "<html></ListBucketResult>");
     assert_false(s3_answer_is_listing(&answer));
+    begin(&answer, "HTTP/1.1 200 OK");
+    header(&answer, "Transfer-Encoding: chunked"); /* well ended, and a cut document */
+    body(&answer, "<ListBucketResult><Contents><Key>k</Key></Contents>");
+    assert_false(s3_answer_is_listing(&answer));
 }
 
 static void test_s3_answer__error_documents(void **state)
@@ -147,6 +156,13 @@ static void test_s3_answer__error_documents(void **state)
     s3_answer_finish(&answer);
     check_fails(RC_NOT_FOUND, s3_answer_fail(&answer, "HEAD", "k", &err));
     check_text("bucket");
+
+    begin(&answer, "HTTP/1.1 404 Not Found"); /* a proxy's: a store says what is missing */
+    body(&answer, "404 page not found");
+    s3_answer_finish(&answer);
+    check_fails(RC_UNAVAILABLE, s3_answer_fail(&answer, "GET", "k", &err));
+    answer.is_head = true;
+    check_fails(RC_NOT_FOUND, s3_answer_fail(&answer, "HEAD", "k", &err));
 
     begin(&answer, "HTTP/1.1 500 x"); /* larger than what is kept, and without an end */
     for (int i = 0; i < 3000; i++) {

@@ -71,7 +71,8 @@ static void seal(void)
 {
     size_t header_bytes = bytes_get_u32_le(object.data + 4);
     uint8_t *p = object.data + HEAD;
-    hash_sha256(p, header_bytes - HASH_SHA256_BYTES, p + header_bytes - HASH_SHA256_BYTES);
+    check_ok(hash_sha256(p, header_bytes - HASH_SHA256_BYTES, p + header_bytes - HASH_SHA256_BYTES,
+                         &err));
 }
 
 static enum rc read_object(void)
@@ -296,10 +297,10 @@ static void build(const uint8_t *bytes, size_t count)
 {
     size_t header_bytes = segment_header_frame_bytes(header->time_count);
     header->content_bytes = count;
-    hash_sha256(bytes, count, header->content_sha256);
+    check_ok(hash_sha256(bytes, count, header->content_sha256, &err));
     buf_clear(&object);
     check_ok(buf_reserve(&object, header_bytes, &err));
-    segment_header_encode(header, object.data);
+    check_ok(segment_header_encode(header, object.data, &err));
     object.size = header_bytes;
     check_ok(codec_encode(encoder, bytes, count, &object, &err));
 }

@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/clk.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -349,6 +350,61 @@ static void test_shipper__a_birth_is_a_barrier(void **state)
     assert_int_equal(atomic_load(&shared.live->spooled_ms), 0);
 }
 
+static bool view_put_one(void)
+{
+    return view.put_count > 0;
+}
+
+/* Looks for a while whether something is put that may not be. */
+static void check_nothing_is_put(void)
+{
+    for (int i = 0; i < 60; i++) {
+        shipper_get_view(shipper, &view);
+        assert_int_equal(view.put_count, 0);
+        clk_pause_ms(5);
+    }
+}
+
+/* The birth alone cannot be put: its segments could, and wait all the same. */
+static void test_shipper__no_segment_before_its_birth(void **state)
+{
+    (void)state;
+    struct generation_birth birth = make_birth("00000004-0123456789abcdef");
+    check_ok(fsio_make_dirs(scratch_path(&scratch, "archive/generations/00000004.json/in"), &err));
+    start_at_the_beginning();
+    check_ok(shipper_add_birth(shipper, &birth, 500, &err));
+    wait_for(view_is_failing, "a birth that cannot be put");
+    generation = birth.id;
+    add_segment(1);
+    check_nothing_is_put();
+    assert_false(is_archived(1));
+    check_ok(fsio_remove_tree(scratch_path(&scratch, "archive/generations/00000004.json"), &err));
+    wait_for(view_put_one, "the segment");
+    drain();
+    assert_true(is_archived(1));
+}
+
+/* The parent's chain is shipped first: until then its child is not born. */
+static void test_shipper__no_birth_before_its_parents_end(void **state)
+{
+    (void)state;
+    char path[SCRATCH_PATH_BYTES];
+    struct generation_birth birth = make_birth("00000004-0123456789abcdef");
+    obstacle(1, path);
+    start_at_the_beginning();
+    add_segment(1);
+    wait_for(view_is_failing, "a segment that cannot be put");
+    check_ok(shipper_add_birth(shipper, &birth, 500, &err));
+    for (int i = 0; i < 60; i++) {
+        assert_int_equal(access(scratch_path(&scratch, "archive/generations/00000004.json"), F_OK),
+                         -1);
+        clk_pause_ms(5);
+    }
+    check_ok(fsio_remove_tree(path, &err));
+    drain();
+    assert_string_equal(view.generation.text, birth.id.text);
+}
+
 static void test_shipper__a_birth_that_is_taken(void **state)
 {
     (void)state;
@@ -614,6 +670,24 @@ static void test_shipper__sync_of_a_file_that_is_gone(void **state)
     check_verdict(SHIPPER_SPOOL_LOST, key);
 }
 
+/* A spooled file goes only when the state says that the archive has it: else the next start misses it. */
+static void test_shipper__a_note_that_cannot_be_written(void **state)
+{
+    (void)state;
+    int read_only = open(scratch_path(&scratch, "state"), O_RDONLY | O_CLOEXEC);
+    assert_true(read_only >= 0);
+    start_at_the_beginning();
+    shipper_snapshot_complete(shipper, &generation, (struct position){1, 0}, 42, 1);
+    assert_true(dup2(read_only, shared.fd) == shared.fd); /* from now on no record is written */
+    assert_int_equal(close(read_only), 0);
+    add_segment(1);
+    drain();
+    (void)!shipper_housekeep(shipper, &err); /* fails, unless a lane was quicker and did */
+    shipper_stop(shipper);
+    assert_true(is_archived(1));
+    assert_true(is_spooled(1));
+}
+
 static void test_shipper__off(void **state)
 {
     (void)state;
@@ -633,6 +707,8 @@ int main(void)
         CASE(test_shipper__confirms_and_archives),
         CASE(test_shipper__a_hole_holds_the_run_back),
         CASE(test_shipper__a_birth_is_a_barrier),
+        CASE(test_shipper__no_segment_before_its_birth),
+        CASE(test_shipper__no_birth_before_its_parents_end),
         CASE(test_shipper__a_birth_that_is_taken),
         CASE(test_shipper__a_birth_and_a_claim_that_are_ours),
         CASE(test_shipper__a_claim_that_is_taken),
@@ -648,6 +724,7 @@ int main(void)
         CASE(test_shipper__drain_that_ends_early),
         CASE(test_shipper__sync_of_the_spool),
         CASE(test_shipper__sync_of_a_file_that_is_gone),
+        CASE(test_shipper__a_note_that_cannot_be_written),
         CASE(test_shipper__off),
 #undef CASE
     };

@@ -20,6 +20,7 @@ static void test_sidecar__names_lie_beside_the_database(void **state)
     assert_string_equal(sidecar->dir, "data/state.db-harvey");
     assert_string_equal(sidecar->leader_lock, "data/state.db-harvey/leader.lock");
     assert_string_equal(sidecar->serving_lock, "data/state.db-harvey/serving.lock");
+    assert_string_equal(sidecar->open_lock, "data/state.db-harvey/open.lock");
     assert_string_equal(sidecar->state, "data/state.db-harvey/state");
     assert_string_equal(sidecar->spool, "data/state.db-harvey/spool");
     assert_string_equal(sidecar->snapshot, "data/state.db-harvey/snapshot");

@@ -12,7 +12,9 @@
 #include "base/buf.h"
 #include "base/fsio.h"
 
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define OURS "00000003-9f2c41d7a6b0e355"
@@ -241,6 +243,8 @@ static void test_start__row_4_the_first_start(void **state)
     assert_int_equal(plan.generation_number_next, 4);
     assert_int_equal(plan.supersedes_count, 1);
     assert_string_equal(plan.supersedes[0].text, OURS);
+    write_file(sidecar.database, ""); /* an empty file is none */
+    decide(START_SERVE, 4);
 }
 
 static void test_start__row_5_the_archive_holds_one(void **state)
@@ -298,6 +302,39 @@ static void test_start__row_6_restored(void **state)
     assert_int_equal(plan.generation_number_next, 4);
 }
 
+/* A marker speaks of one file and one archive; beside any other it counts as none. */
+static void test_start__row_6_a_marker_of_something_else(void **state)
+{
+    (void)state;
+    char url[sizeof config.store.url];
+    put_generation(OURS);
+    database_is_there();
+    write_marker(0);
+    write_file(scratch_path(&scratch, "new"), "any bytes");
+    struct timespec times[2];
+    struct stat stat_before;
+    assert_int_equal(stat(sidecar.database, &stat_before), 0);
+    times[0] = times[1] = stat_before.st_mtim;
+    assert_int_equal(utimensat(AT_FDCWD, scratch_path(&scratch, "new"), times, 0), 0);
+    assert_int_equal(rename(scratch_path(&scratch, "new"), sidecar.database), 0);
+    decide(START_WAIT, 10); /* another inode */
+    write_marker(0);
+    decide(START_SERVE, 6);
+    assert_int_equal(truncate(sidecar.database, 5), 0);
+    assert_int_equal(utimensat(AT_FDCWD, sidecar.database, times, 0), 0);
+    decide(START_WAIT, 10); /* another size */
+    write_marker(0);
+    decide(START_SERVE, 6);
+    times[1].tv_nsec ^= 1;
+    assert_int_equal(utimensat(AT_FDCWD, sidecar.database, times, 0), 0);
+    decide(START_WAIT, 10); /* another mtime */
+    memcpy(url, config.store.url, sizeof url);
+    (void)snprintf(config.store.url, sizeof config.store.url, "dir:/another");
+    write_marker(0);
+    memcpy(config.store.url, url, sizeof url);
+    decide(START_WAIT, 10);
+}
+
 static void test_start__row_7_restored_and_the_archive_moved(void **state)
 {
     (void)state;
@@ -313,6 +350,17 @@ static void test_start__row_7_restored_and_the_archive_moved(void **state)
     config.on_stale = ON_STALE_RESTORE;
     decide(START_RESTORE, 7);
     assert_true(plan.replace);
+}
+
+static void test_start__row_7_a_generation_has_begun_since(void **state)
+{
+    (void)state;
+    put_generation(OURS);
+    database_is_there();
+    write_marker(0);
+    decide(START_SERVE, 6);
+    put_birth(OTHER); /* nothing in it yet: its end and its claims are those of the one restored */
+    decide(START_WAIT, 7);
 }
 
 static void test_start__row_8_the_archive_must_be_asked(void **state)
@@ -335,6 +383,20 @@ static void test_start__row_9_adopted(void **state)
     assert_int_equal(plan.cause, CAUSE_ADOPTED);
     assert_int_equal(plan.generation_number_next, 1);
     assert_false(plan.create_database || plan.continues);
+}
+
+/* What the state says of another archive says nothing of this one. */
+static void test_start__row_9_notes_of_another_archive(void **state)
+{
+    (void)state;
+    struct state_record record;
+    database_is_there();
+    note_ours();
+    state_edit_begin(&shared, &record);
+    (void)snprintf(record.archive, sizeof record.archive, "dir:/another");
+    check_ok(state_edit_end(&shared, &record, &err));
+    decide(START_SERVE, 9);
+    assert_int_equal(plan.generation_number_next, 1);
 }
 
 static void test_start__row_10_nothing_ties_it_to_the_archive(void **state)
@@ -453,6 +515,9 @@ static void test_start__row_14_the_generation_is_gone(void **state)
     note_ours();
     decide(START_SERVE, 14);
     assert_int_equal(plan.generation_number_next, 4); /* its number is not given twice */
+    put_generation("00000002-0123456789abcdef");      /* an older one is left */
+    decide(START_SERVE, 14);
+    assert_int_equal(plan.generation_number_next, 4);
 }
 
 static void test_start__row_15_continues(void **state)
@@ -490,6 +555,39 @@ static void test_start__row_15_a_birth_that_was_noted(void **state)
     assert_int_equal(plan.term_next, 1);
 }
 
+/* Somebody wrote the file: continuing is for the lead to refuse. In our own checkpoint we wrote it. */
+static void test_start__row_16_the_file_was_touched(void **state)
+{
+    (void)state;
+    struct state_record record;
+    put_generation(OURS);
+    database_is_there();
+    note_ours();
+    write_file(sidecar.database, "other bytes");
+    decide(START_SERVE, 15);
+    assert_true(plan.identity_differs);
+    state_edit_begin(&shared, &record);
+    record.checkpoint_running = true;
+    check_ok(state_edit_end(&shared, &record, &err));
+    decide(START_SERVE, 15);
+    assert_false(plan.identity_differs);
+}
+
+/* It ran with HARVEY_ARCHIVE=none since: nothing was captured, so nothing continues. */
+static void test_start__row_17_not_replicated_since(void **state)
+{
+    (void)state;
+    struct state_record record;
+    put_generation(OURS);
+    database_is_there();
+    note_ours();
+    state_edit_begin(&shared, &record);
+    record.replicated = false;
+    check_ok(state_edit_end(&shared, &record, &err));
+    decide(START_SERVE, 15);
+    assert_false(plan.continues);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -502,9 +600,12 @@ int main(void)
         CASE(test_start__row_4_the_first_start),
         CASE(test_start__row_5_the_archive_holds_one),
         CASE(test_start__row_6_restored),
+        CASE(test_start__row_6_a_marker_of_something_else),
         CASE(test_start__row_7_restored_and_the_archive_moved),
+        CASE(test_start__row_7_a_generation_has_begun_since),
         CASE(test_start__row_8_the_archive_must_be_asked),
         CASE(test_start__row_9_adopted),
+        CASE(test_start__row_9_notes_of_another_archive),
         CASE(test_start__row_10_nothing_ties_it_to_the_archive),
         CASE(test_start__row_11_ours_and_no_answer),
         CASE(test_start__row_12_a_newer_generation),
@@ -515,6 +616,8 @@ int main(void)
         CASE(test_start__row_14_the_generation_is_gone),
         CASE(test_start__row_15_continues),
         CASE(test_start__row_15_a_birth_that_was_noted),
+        CASE(test_start__row_16_the_file_was_touched),
+        CASE(test_start__row_17_not_replicated_since),
 #undef CASE
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

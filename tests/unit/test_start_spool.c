@@ -150,7 +150,14 @@ static void test_start_spool__an_empty_archive(void **state)
     assert_true(chain.knows_archive_end);
 }
 
-/* What the archive has is deleted, up to its very end; the rest is shipped. */
+/* The last segment that the archive has stays, and is named: nothing else may know that it is ours. */
+static void check_witness(const char *key)
+{
+    assert_true(is_spooled(key));
+    assert_string_equal(chain.witness, key);
+}
+
+/* What the archive has is deleted, but for the last of it; the rest is shipped. */
 static void test_start_spool__the_archive_has_some(void **state)
 {
     (void)state;
@@ -159,7 +166,7 @@ static void test_start_spool__the_archive_has_some(void **state)
     read_chain(point_at(2), false);
     const uint32_t ranges[][2] = {{3, 4}, {5, 6}};
     check_chain(2, ranges, point_at(6));
-    assert_false(is_spooled(keys[0]));
+    check_witness(keys[0]);
     assert_true(chain.knows_archive_end);
     assert_false(chain.contradicts_archive_end);
 }
@@ -171,9 +178,9 @@ static void test_start_spool__the_archive_has_all(void **state)
     spool_three(keys);
     read_chain(point_at(6), false);
     check_chain(0, NULL, point_at(6));
-    for (int i = 0; i < 3; i++) {
-        assert_false(is_spooled(keys[i]));
-    }
+    assert_false(is_spooled(keys[0]));
+    assert_false(is_spooled(keys[1]));
+    check_witness(keys[2]);
     assert_true(chain.knows_archive_end);
 }
 
@@ -387,7 +394,7 @@ static void test_start_spool__trusts_what_is_confirmed_more(void **state)
     read_chain(point_at(2), true); /* the first is only not yet deleted */
     const uint32_t ranges[][2] = {{3, 4}, {5, 6}};
     check_chain(2, ranges, point_at(6));
-    assert_false(is_spooled(keys[0]));
+    check_witness(keys[0]);
 }
 
 /* With the archive at hand the same spool does not reach it, and goes. */

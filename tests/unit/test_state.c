@@ -14,13 +14,35 @@
 #include "base/hash.h"
 
 #include <fcntl.h>
+#include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define SLOT_BYTES 4096
 #define GENERATION "00000003-9f2c41d7a6b0e355"
 #define PENDING "00000004-0123456789abcdef"
+
+static long allocations_left; /* of jansson's, until one fails; 0 = none does */
+
+static void *failing_malloc(size_t count)
+{
+    if (allocations_left > 0) {
+        allocations_left--;
+        if (allocations_left == 0) {
+            allocations_left = -1; /* it failed, once */
+            return NULL;
+        }
+    }
+    return malloc(count);
+}
+
+/* Before the constructor of json_fields.c, which wraps what it finds. */
+__attribute__((constructor(101))) static void install(void)
+{
+    json_set_alloc_funcs(failing_malloc, free);
+}
 
 static struct scratch scratch;
 static struct err err;
@@ -260,7 +282,8 @@ static void put_slot(uint32_t version, const char *json, uint32_t json_bytes)
     bytes_put_u32(bytes + 12, json_bytes);
     bytes_put_u64(bytes + 16, 99);
     memcpy(bytes + 24, json, strlen(json));
-    hash_sha256(bytes, SLOT_BYTES - HASH_SHA256_BYTES, bytes + SLOT_BYTES - HASH_SHA256_BYTES);
+    check_ok(hash_sha256(bytes, SLOT_BYTES - HASH_SHA256_BYTES,
+                         bytes + SLOT_BYTES - HASH_SHA256_BYTES, &err));
     int fd = open(path, O_WRONLY);
     assert_true(fd >= 0);
     assert_int_equal(pwrite(fd, bytes, sizeof bytes, SLOT_BYTES), (ssize_t)sizeof bytes);
@@ -309,6 +332,33 @@ static void test_state__a_record_with_a_field_out_of_range(void **state)
     check_no_record();
     put_slot(1, good, SLOT_BYTES); /* a text that is longer than the slot */
     check_no_record();
+}
+
+#define ALLOCATIONS_MAX 10000
+
+/* Each allocation of a reading fails in turn: never is the record, or the one before it, taken for the last. */
+static void test_state__no_memory_is_not_no_record(void **state)
+{
+    (void)state;
+    write_term(1);
+    write_term(2);
+    write_term(3);
+    for (long n = 1;; n++) {
+        assert_true(n < ALLOCATIONS_MAX);
+        allocations_left = n;
+        enum rc rc = state_reload(&file, &err);
+        bool failed = allocations_left <= 0;
+        allocations_left = 0;
+        if (!failed) {
+            check_ok(rc);
+            assert_true(n > 10); /* else jansson does not ask us */
+            return;
+        }
+        if (rc != RC_NOMEM && rc != RC_OK) { /* jansson can do without some of them */
+            fail_msg("allocation %ld failed, and the reading gave %s", n, rc_name(rc));
+        }
+        check_term(3);
+    }
 }
 
 static void test_state__an_edit_that_is_given_up(void **state)
@@ -510,6 +560,7 @@ int main(void)
         CASE(test_state__any_damaged_byte_is_seen),
         CASE(test_state__a_file_cut_short),
         CASE(test_state__a_record_with_a_field_out_of_range),
+        CASE(test_state__no_memory_is_not_no_record),
         CASE(test_state__an_edit_that_is_given_up),
         CASE(test_state__the_largest_record_fits),
         CASE(test_state__a_write_that_fails),

@@ -133,6 +133,29 @@ static void test_status__json_of_the_contract(void **state)
     json_decref(root);
 }
 
+static void test_status__json_of_counters(void **state)
+{
+    (void)state;
+    json_int_t rows, batches, failed, freeze_us, p999_us, max_us;
+    facts.inserted_rows = 100;
+    facts.batches = 20;
+    facts.failed_batches = 3;
+    facts.writer_pause_p999_us = 4500;
+    facts.writer_pause_max_us = 6700;
+    facts.replicator.freeze_max_us = 8900;
+    json_t *root = json();
+    assert_int_equal(json_unpack(root, "{s:{s:I, s:I, s:I, s:I, s:I, s:I}}", "counters",
+                                 "inserted_rows", &rows, "batches", &batches, "failed_batches",
+                                 &failed, "freeze_max_us", &freeze_us, "writer_pause_p999_us",
+                                 &p999_us, "writer_pause_max_us", &max_us),
+                     0);
+    assert_int_equal(rows * 10000 + batches * 100 + failed, 1002003);
+    assert_int_equal(freeze_us, 8900);
+    assert_int_equal(p999_us, 4500);
+    assert_int_equal(max_us, 6700);
+    json_decref(root);
+}
+
 static void test_status__json_of_nothing(void **state)
 {
     (void)state;
@@ -239,10 +262,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        CASE(test_status__json_of_the_contract),  CASE(test_status__json_of_nothing),
-        CASE(test_status__json_of_foreign_texts), CASE(test_status__text_for_people),
-        CASE(test_status__text_of_trouble),       CASE(test_status__text_without_an_archive),
-        CASE(test_status__fits_its_cap),
+        CASE(test_status__json_of_counters),        CASE(test_status__json_of_the_contract),
+        CASE(test_status__json_of_nothing),         CASE(test_status__json_of_foreign_texts),
+        CASE(test_status__text_for_people),         CASE(test_status__text_of_trouble),
+        CASE(test_status__text_without_an_archive), CASE(test_status__fits_its_cap),
 #undef CASE
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -371,6 +371,23 @@ static void assert_list(struct fixture *fixture, const char *prefix, const char 
     assert_string_equal(listing.text, wanted);
 }
 
+/* More than the buffer may hold: what came of it before that was seen is not left in it. */
+static void test_store__half_an_object_is_none(void **state)
+{
+    struct fixture *fixture = *state;
+    struct err err = ERR_INIT;
+    struct buf buf;
+    uint8_t *large = calloc(1, 300000);
+    assert_non_null(large);
+    check_ok(store_put_bytes(fixture->store, "large", large, 300000, STORE_PUT_PLAIN, &err));
+    buf_init(&buf, 200000);
+    check_ok(buf_append(&buf, "before", 6, &err));
+    check_fails(RC_LIMIT, store_get_buf(fixture->store, "large", &buf, &err));
+    assert_int_equal(buf.size, 6);
+    buf_deinit(&buf);
+    free(large);
+}
+
 static void test_store__lists_in_order_of_whole_keys(void **state)
 {
     struct fixture *fixture = *state;
@@ -507,6 +524,7 @@ static int run(const char *name, bool s3)
         cmocka_unit_test_setup_teardown(test_store__remove, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store__ranges, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store__a_sink_ends_the_call, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_store__half_an_object_is_none, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store__lists_in_order_of_whole_keys, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store__a_visitor_ends_the_listing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_store__lists_many, setup, teardown),

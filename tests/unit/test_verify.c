@@ -100,6 +100,24 @@ static void overwrite(const char *path, uint64_t offset, const char *bytes)
     close(fd);
 }
 
+/* Each b-tree is sound, and the index does not say what the table says: only the full check compares. */
+static void test_verify__index_and_table_differ(void **state)
+{
+    (void)state;
+    sqlite3 *db = NULL;
+    const char *path = scratch_path(&scratch, "i.db");
+    make_database(path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db,
+                                  "PRAGMA writable_schema=ON; UPDATE sqlite_schema SET "
+                                  "sql = 'CREATE INDEX i ON t(b)' WHERE name = 'i';",
+                                  NULL, NULL, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    check_ok(check(path, RESTORE_INTEGRITY_QUICK));
+    check_fails(RC_CORRUPT, check(path, RESTORE_INTEGRITY_FULL));
+}
+
 static void test_verify__damage(void **state)
 {
     (void)state;
@@ -135,6 +153,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_verify__sound, setup, teardown),
         cmocka_unit_test_setup_teardown(test_verify__relative_path, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_verify__index_and_table_differ, setup, teardown),
         cmocka_unit_test_setup_teardown(test_verify__damage, setup, teardown),
         cmocka_unit_test_setup_teardown(test_verify__stop, setup, teardown),
     };

@@ -109,6 +109,36 @@ static void test_wal_format__every_flip_of_the_header_is_found(void **state)
     sample_wal_deinit(&wal);
 }
 
+/* The checksum says that somebody meant it: another kind of file, or a later format, is none of ours. */
+static void test_wal_format__a_wrong_field_under_a_right_checksum(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t at;
+        uint32_t value;
+        const char *text;
+    } wrong[] = {{0, 0x377f0680u, "begins with"},
+                 {0, 0x12345678u, "begins with"},
+                 {4, 3007001u, "version"},
+                 {4, 0, "version"},
+                 {8, 0, "page size"},
+                 {8, 1000, "page size"},
+                 {8, 131072, "page size"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        struct sample_wal wal;
+        struct wal_header header;
+        sample_wal_init(&wal, 4096, false, 1, frames, 1);
+        bytes_put_u32(wal.bytes + wrong[i].at, wrong[i].value);
+        struct wal_checksum sum = {0, 0};
+        sum = wal_checksum_add(sum, (bytes_get_u32(wal.bytes) & 1) != 0, wal.bytes, 24);
+        bytes_put_u32(wal.bytes + 24, sum.sum1);
+        bytes_put_u32(wal.bytes + 28, sum.sum2);
+        check_fails(RC_CORRUPT, wal_header_decode(wal.bytes, &header, &err));
+        check_text(wrong[i].text);
+        sample_wal_deinit(&wal);
+    }
+}
+
 static void test_wal_format__run_finds_the_last_commit(void **state)
 {
     (void)state;
@@ -243,6 +273,7 @@ int main(void)
         cmocka_unit_test(test_wal_format__checksum_equals_the_published_algorithm),
         cmocka_unit_test(test_wal_format__header_fields_come_back),
         cmocka_unit_test(test_wal_format__every_flip_of_the_header_is_found),
+        cmocka_unit_test(test_wal_format__a_wrong_field_under_a_right_checksum),
         cmocka_unit_test(test_wal_format__run_finds_the_last_commit),
         cmocka_unit_test(test_wal_format__empty_run_changes_nothing),
         cmocka_unit_test(test_wal_format__every_flip_of_a_run_is_found),

@@ -21,9 +21,11 @@
 
 #define JOBS 64
 #define WAIT_MS 20000 /* for what takes milliseconds */
+#define BUSY_MS 250 /* at least so long it waits for a lock: half of what writer.c allows a slice */
 
 struct guard {
     atomic_bool may_serve;
+    atomic_int asked;
     atomic_bool hold; /* committed waits as long as it is set: the next jobs gather */
     _Atomic int commits;
     _Atomic int64_t rows_at_commit;
@@ -39,6 +41,7 @@ static char path[SCRATCH_PATH_BYTES];
 static bool guard_may_serve(void *arg)
 {
     struct guard *at = arg;
+    atomic_fetch_add(&at->asked, 1);
     return at->may_serve;
 }
 
@@ -66,9 +69,8 @@ static void guard_committed(void *arg, sqlite3 *db, struct replicator_commit *co
     commit->position = (struct position){1, (uint32_t)++at->commits};
 }
 
-static int setup(void **state)
+static int setup_with(int64_t lock_patience_ms)
 {
-    (void)state;
     scratch_init(&scratch);
     (void)snprintf(path, sizeof path, "%s", scratch_path(&scratch, "state.db"));
     err = (struct err)ERR_INIT;
@@ -76,9 +78,22 @@ static int setup(void **state)
     memset(jobs, 0, sizeof jobs);
     const struct writer_config config = {.database_path = path,
                                          .synchronous_normal = true,
-                                         .guard = {&guard, guard_may_serve, guard_committed}};
+                                         .guard = {&guard, guard_may_serve, guard_committed},
+                                         .lock_patience_ms = lock_patience_ms};
     check_ok(writer_create(&config, &writer, &err));
     return 0;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    return setup_with(10 * WAIT_MS);
+}
+
+static int setup_impatient(void **state)
+{
+    (void)state;
+    return setup_with(0);
 }
 
 static int teardown(void **state)
@@ -247,8 +262,41 @@ static void test_writer__an_error_fails_the_batch(void **state)
     db_close(&other);
 }
 
-/* Another writer holds the lock for longer than we wait: busy, said, and fine afterwards. */
+/* Another writer holds the lock for longer than we wait: busy, said, counted, and fine afterwards. */
 static void test_writer__busy(void **state)
+{
+    (void)state;
+    struct db other = {0};
+    struct writer_view view;
+    start_open();
+    check_ok(db_open(&other, path, DB_WRITES, true, &err));
+    check_ok(db_run(other.handle, "BEGIN IMMEDIATE", &err));
+    submit(0, 2);
+    collect(2);
+    assert_int_equal(jobs[0].rc, RC_BUSY);
+    writer_get_view(writer, &view);
+    assert_true(view.pause_max_us >= BUSY_MS * 1000);
+    assert_int_equal(view.pause_p999_us, view.pause_max_us); /* there was one batch */
+    check_ok(db_run(other.handle, "ROLLBACK", &err));
+    submit(0, 2);
+    collect(2);
+    assert_int_equal(jobs[0].rc, RC_OK);
+    db_close(&other);
+}
+
+static void wait_for_lock_waits(uint64_t count)
+{
+    int64_t deadline_ms = clk_monotonic_ms() + WAIT_MS;
+    struct writer_view view = {.lock_waits = 0};
+    while (view.lock_waits < count) {
+        assert_true(clk_monotonic_ms() < deadline_ms);
+        clk_pause_ms(1);
+        writer_get_view(writer, &view);
+    }
+}
+
+/* It waits on, slice after slice, while the lock may still come. */
+static void test_writer__waits_for_the_lock(void **state)
 {
     (void)state;
     struct db other = {0};
@@ -256,12 +304,27 @@ static void test_writer__busy(void **state)
     check_ok(db_open(&other, path, DB_WRITES, true, &err));
     check_ok(db_run(other.handle, "BEGIN IMMEDIATE", &err));
     submit(0, 2);
-    collect(2);
-    assert_int_equal(jobs[0].rc, RC_BUSY);
+    wait_for_lock_waits(2);
     check_ok(db_run(other.handle, "ROLLBACK", &err));
-    submit(0, 2);
     collect(2);
     assert_int_equal(jobs[0].rc, RC_OK);
+    assert_int_equal(jobs[1].row_id, 2);
+    db_close(&other);
+}
+
+/* The database may not be served any more: nobody waits for its lock. */
+static void test_writer__does_not_wait_for_a_lock_it_may_not_use(void **state)
+{
+    (void)state;
+    struct db other = {0};
+    start_open();
+    check_ok(db_open(&other, path, DB_WRITES, true, &err));
+    check_ok(db_run(other.handle, "BEGIN IMMEDIATE", &err));
+    submit(0, 2);
+    wait_for_lock_waits(1);
+    guard.may_serve = false;
+    collect(2);
+    assert_int_equal(jobs[0].rc, RC_BUSY);
     db_close(&other);
 }
 
@@ -307,9 +370,15 @@ static void test_writer__file_replaced(void **state)
     assert_int_equal(fclose(file), 0);
     assert_int_equal(rename(scratch_path(&scratch, "new.db"), path), 0);
     check_lost("replaced");
-    writer_poke(writer); /* it stays lost until the replicator has judged */
-    clk_pause_ms(30);
-    assert_int_equal(writer_state(writer), WRITER_LOST);
+    for (int look = 0; look < 2; look++) { /* it stays lost until the replicator has judged */
+        int asked = guard.asked;
+        int64_t deadline_ms = clk_monotonic_ms() + 30000;
+        writer_poke(writer);
+        while (guard.asked == asked && clk_monotonic_ms() < deadline_ms) {
+            clk_pause_ms(1);
+        }
+        assert_int_equal(writer_state(writer), WRITER_LOST);
+    }
     guard.may_serve = false;
     writer_poke(writer);
     wait_state(WRITER_CLOSED);
@@ -386,7 +455,9 @@ int main(void)
         CASE(test_writer__a_stop_answers_what_is_queued),
         CASE(test_writer__closed_while_it_may_not_serve),
         CASE(test_writer__an_error_fails_the_batch),
-        CASE(test_writer__busy),
+        cmocka_unit_test_setup_teardown(test_writer__busy, setup_impatient, teardown),
+        CASE(test_writer__waits_for_the_lock),
+        CASE(test_writer__does_not_wait_for_a_lock_it_may_not_use),
         CASE(test_writer__file_renamed),
         CASE(test_writer__file_replaced),
         CASE(test_writer__file_linked),

@@ -14,5 +14,7 @@ with what was acknowledged. Standard library and pytest only.
   oracle     rows and pages read and compared
   restoring  the `restore` program
   foreign    the stock `sqlite3` program against a database
+  host       a host that misbehaves: calls that fail, a clock that is stepped (host_faults.c)
+  host_walks lives of a server and of a restore in which the N-th call fails
   scene      one test's directory, seed and processes
 """

@@ -6,6 +6,7 @@ nothing behind. Start children from the main thread: that signal follows the sta
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -105,10 +106,10 @@ class Process:
     def thaw(self):
         self.signal(signal.SIGCONT)
 
-    def cpu_ticks(self):
-        """User and system time so far, in clock ticks (proc(5))."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return int(fields[11]) + int(fields[12])
+    def wakeups(self):
+        """How often its threads have slept so far, all together."""
+        texts = [path.read_text() for path in Path(f"/proc/{self.pid}/task").glob("*/status")]
+        return sum(int(re.search(r"\nvoluntary_ctxt_switches:\s*(\d+)", text)[1]) for text in texts)
 
     def rss_bytes(self):
         fields = Path(f"/proc/{self.pid}/statm").read_text().split()

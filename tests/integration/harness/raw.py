@@ -14,6 +14,7 @@ class Raw:
         self.socket = socket.create_connection(("127.0.0.1", server.port.number), PATIENCE_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
+        self.header_lines = []  # of the last answer, as they came
 
     def send(self, *pieces):
         for piece in pieces:
@@ -33,6 +34,7 @@ class Raw:
                 return None
         top, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
         lines = top.decode("latin-1").split("\r\n")
+        self.header_lines = lines[1:]
         status = int(lines[0].split(" ")[1])
         headers = {name.lower(): value.strip()
                    for name, value in (line.split(":", 1) for line in lines[1:])}
@@ -81,3 +83,7 @@ def once(server, request, head=False):
 
 def chunked(*pieces):
     return "".join(f"{len(piece):x}\r\n{piece}\r\n" for piece in pieces) + "0\r\n\r\n"
+
+
+def rows_of(server):
+    return server.status()["rows"]

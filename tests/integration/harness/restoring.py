@@ -51,13 +51,13 @@ class Restored:
         return found
 
 
-def restore_argv(target, *options):
-    return [env.program("restore"), *[str(option) for option in options], "-o", str(target)]
+def restore_argv(target, *options, binary=None):
+    return [binary or env.program("restore"), *[str(option) for option in options], "-o", str(target)]
 
 
-def run_restore(archive, target, *options, limit_s=None, **settings):
+def run_restore(archive, target, *options, limit_s=None, binary=None, **settings):
     """Runs restore; never raises for its exit status."""
-    argv = restore_argv(target, *(options or ("--to-latest",)))
+    argv = restore_argv(target, *(options or ("--to-latest",)), binary=binary)
     variables = archive.environment()
     variables.update({f"HARVEY_{key}": value for key, value in settings.items()})
     done = subprocess.run(argv, env=clean_environment(**variables), stdin=subprocess.DEVNULL,
