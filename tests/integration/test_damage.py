@@ -13,6 +13,7 @@ The full matrix: test_damage_matrix.py.
 
 import os
 import random
+import re
 import shutil
 import subprocess
 
@@ -24,6 +25,7 @@ from harness.env import is_slow_build
 from harness.load import Ledger
 from harness.scene import Scene, check_integrity
 
+GENERATION_ID = r"\b[0-9]{8}-[0-9a-f]{16}\b"
 TRIALS = int(os.environ.get("HARVEY_DAMAGE_TRIALS", "12" if is_slow_build() else "60"))
 
 
@@ -90,6 +92,9 @@ class Subject:
     def follow_the_advice(self, what, result):
         """Exit 4 names the last good position and the command to get there: it works."""
         positions = result.positions()
+        if "choose with --generation" in result.text:
+            self.choose_a_generation(what, result)
+            return
         if not positions:
             assert "no good position" in result.text.lower() or "nothing" in result.text.lower(), (
                 f"{what}: exit 4 and no word of the last good position\n{result.describe()}")
@@ -100,6 +105,15 @@ class Subject:
         assert again.code == 0, f"{what}: the advice does not work\n{again.describe()}"
         rows = oracle.read_rows(again.target)
         assert rows == self.rows[:len(rows)], f"{what}: the advice gives a wrong restore"
+
+    def choose_a_generation(self, what, result):
+        """A birth that cannot be read: exit 4 names those that can, and each of them restores."""
+        named = re.findall(GENERATION_ID, result.text.split("readable are", 1)[-1])
+        known = {key.split("/")[0] for key in self.objects if SEGMENT.match(key)}
+        assert named and set(named) <= known, f"{what}: {named} named\n{result.describe()}"
+        for generation in named:
+            again = self.run(what, "--generation", generation, "--to-latest")
+            assert again.code == 0, f"{what}: the advice does not work\n{again.describe()}"
 
 
 def said_left_out(result):
