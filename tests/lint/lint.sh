@@ -42,6 +42,17 @@ scripts() {
     shellcheck -x $(files '*.sh' restore .ci/run .ci/deps)
 }
 
+# What begins with #! is run by its name, as the docs do.
+executable() {
+    bad=0
+    for file in $(files '*.py' '*.sh' restore .ci); do
+        ! head -n 1 "$file" | grep -q '^#!' || [ -x "$file" ] || {
+            echo "$file begins with #! and is not executable: chmod +x" && bad=1
+        }
+    done
+    return $bad
+}
+
 # A file name is said in logs and reports without its folder: two would be one too many.
 names() {
     twice=$(files '*.c' '*.h' | xargs -r -n1 basename | sort | uniq -d)
@@ -58,7 +69,7 @@ tidy() {
 layers() { tests/lint/layers.sh; }
 banned() { tests/lint/banned.sh; }
 
-[ $# -gt 0 ] || set -- layers banned names spdx scripts headers format tidy
+[ $# -gt 0 ] || set -- layers banned names spdx scripts executable headers format tidy
 for check in "$@"; do
     if output=$($check 2>&1); then
         echo "ok      $check"
