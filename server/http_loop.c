@@ -26,6 +26,7 @@
 
 #define LOOP_EVENTS_MAX 8
 #define LOOP_LINGER_US 100
+#define LOOP_LINGER_STEP_US 25
 #define LOOP_PENDING_WAIT_US 5000 /* with inserts under way: MHD's own timeout says nothing then */
 #define LOOP_CLOSED_WAIT_US 50000 /* no client is let in now, or not by choice: looked at again */
 #define LOOP_IDLE_WAIT_US 10000000
@@ -315,14 +316,11 @@ static bool looks_unasked(const struct http_loop *loop)
     return loop->listening_fd >= 0 && loop->config.listener->shared;
 }
 
-/* How long to sleep, in us. */
-static int64_t wait_us(struct http_loop *loop, bool more, int64_t linger_us, int64_t now_ms)
+/* How long to sleep until something happens, in us. */
+static int64_t wait_us(struct http_loop *loop, bool more, int64_t now_ms)
 {
     if (more) {
         return 0;
-    }
-    if (linger_us >= 0) {
-        return linger_us;
     }
     if (http_get_load(loop->config.http).away > 0) {
         return LOOP_PENDING_WAIT_US;
@@ -437,7 +435,12 @@ static void *http_thread_main(void *arg)
             more = more || loop->clients_wait;
             backend_follow(loop->config.backend);
         }
-        wait_for_events(loop, wait_us(loop, more, linger_us, now_ms));
+        if (linger_us > 0 && !more) {
+            /* blind: to be woken for each request costs more than what the requests gain by it */
+            clk_pause_us(linger_us < LOOP_LINGER_STEP_US ? linger_us : LOOP_LINGER_STEP_US);
+            more = true;
+        }
+        wait_for_events(loop, wait_us(loop, more, now_ms));
     }
     collect_rest(loop);
     log_info("http", "drained  connections_passed=%u connections_cut=%u",
