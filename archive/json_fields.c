@@ -3,11 +3,14 @@
 #include "archive/json_fields.h"
 
 #include "base/bytes.h"
+#include "base/hash.h"
 
 #include <string.h>
 
 #define FORMAT_VERSION 1
 #define CHECKSUM_BYTES 8
+#define SUM_KEY "sha256"
+#define SUM_HEX_BYTES (2 * HASH_SHA256_BYTES + 1)
 
 /*
  * jansson says "syntax error" where memory ends inside a text, and can even go on without a part of
@@ -54,6 +57,58 @@ enum rc json_fields_load(const uint8_t *json, size_t count, const char *what, js
                : err_set(err, RC_CORRUPT, "%s: line %d: %.150s", what, where.line, where.text);
 }
 
+/* ---- the sum over an object ---- */
+
+static int json_sum_take(const char *bytes, size_t count, void *arg)
+{
+    hash_add(arg, bytes, count);
+    return 0;
+}
+
+/* Of the object without its sum: its compact text with sorted keys. */
+static enum rc json_fields_sum(json_t *object, char hex[SUM_HEX_BYTES], struct err *err)
+{
+    uint8_t digest[HASH_SHA256_BYTES];
+    struct hash *hash = NULL;
+    enum rc rc = hash_create(&hash, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    if (json_dump_callback(object, json_sum_take, hash, JSON_COMPACT | JSON_SORT_KEYS) != 0) {
+        rc = err_set(err, RC_NOMEM, "no memory to check JSON");
+    }
+    hash_finish(hash, digest);
+    hash_destroy(hash);
+    bytes_to_hex(digest, sizeof digest, hex);
+    return rc;
+}
+
+static enum rc json_fields_add_sum(json_t *object, struct err *err)
+{
+    char hex[SUM_HEX_BYTES];
+    enum rc rc = json_fields_sum(object, hex, err);
+    if (rc == RC_OK && json_object_set_new(object, SUM_KEY, json_string(hex)) != 0) {
+        rc = err_set(err, RC_NOMEM, "no memory to write JSON");
+    }
+    return rc;
+}
+
+/* Takes the sum out of the object and compares; what was written before there were sums has none. */
+static void json_fields_check_sum(struct json_fields *fields)
+{
+    char hex[SUM_HEX_BYTES];
+    json_t *sum = json_incref(json_object_get(fields->object, SUM_KEY));
+    if (sum == NULL) {
+        return;
+    }
+    (void)json_object_del(fields->object, SUM_KEY);
+    fields->rc = json_fields_sum(fields->object, hex, fields->err);
+    if (fields->rc == RC_OK && (!json_is_string(sum) || strcmp(json_string_value(sum), hex) != 0)) {
+        json_fields_fail(fields, SUM_KEY, "is not that of the rest: a part of it was changed");
+    }
+    json_decref(sum);
+}
+
 enum rc json_fields_open(struct json_fields *fields, const uint8_t *json, size_t count,
                          size_t count_max, const char *what, struct err *err)
 {
@@ -73,6 +128,9 @@ enum rc json_fields_open(struct json_fields *fields, const uint8_t *json, size_t
     }
     if (json_fields_int(fields, "format", 1, INT64_MAX) > FORMAT_VERSION) {
         json_fields_fail(fields, "format", "is newer than this program: use a newer one");
+    }
+    if (fields->rc == RC_OK) {
+        json_fields_check_sum(fields);
     }
     return fields->rc;
 }
@@ -254,10 +312,11 @@ enum rc json_fields_write(json_t *root, struct buf *json, struct err *err)
         return err_set(err, RC_NOMEM, "no memory to write JSON");
     }
     size_t start = json->size;
-    struct json_sink sink = {json, err, RC_OK};
-    int dumped = json_dump_callback(root, json_sink_take, &sink, JSON_INDENT(2));
+    struct json_sink sink = {json, err, json_fields_add_sum(root, err)};
+    bool dumped =
+        sink.rc == RC_OK && json_dump_callback(root, json_sink_take, &sink, JSON_INDENT(2)) == 0;
     json_decref(root);
-    if (dumped != 0 && sink.rc == RC_OK) {
+    if (!dumped && sink.rc == RC_OK) {
         sink.rc = err_set(err, RC_NOMEM, "no memory to write JSON");
     }
     if (sink.rc == RC_OK) {

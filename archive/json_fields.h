@@ -2,7 +2,7 @@
 /*
  * json_fields: the rules for the archive's JSON objects, once (docs/archive-format.md, "Births,
  * claims, markers"): one object, "format": 1, no key twice, every field of its type and in its
- * range, unknown keys passed over. Used by history_format and snapshot_format; who calls jansson
+ * range, unknown keys passed over, and "sha256", where it is there, that of the rest. Used by history_format and snapshot_format; who calls jansson
  * elsewhere takes the watch on its memory from here.
  *
  * The reader remembers its first failure: read all fields, then look at `rc` once. After a failure
@@ -38,7 +38,7 @@ RC_MUST_CHECK enum rc json_fields_load(const uint8_t *json, size_t count, const 
 /* An allocation of jansson's has failed on this thread since the last json_fields_load: for json_unpack. */
 bool json_fields_lacked_memory(void);
 
-/* Parses and checks "format". RC_CORRUPT, RC_NOMEM. json_fields_close is due in any case. */
+/* Parses, checks "format" and the sum. RC_CORRUPT, RC_NOMEM. json_fields_close is due in any case. */
 RC_MUST_CHECK enum rc json_fields_open(struct json_fields *fields, const uint8_t *json,
                                        size_t count, size_t count_max, const char *what,
                                        struct err *err);
@@ -74,7 +74,7 @@ json_t *json_fields_array(struct json_fields *fields, const char *key, size_t mi
 json_t *json_fields_new_text(const char *text);
 json_t *json_fields_new_point(const struct wal_point *point);
 
-/* Appends the text of `root` (taken; NULL = RC_NOMEM) and a line end. RC_LIMIT, RC_NOMEM. */
+/* Appends the text of `root` (an object; taken; NULL = RC_NOMEM) with its sum, and a line end. RC_LIMIT, RC_NOMEM. */
 RC_MUST_CHECK enum rc json_fields_write(json_t *root, struct buf *json, struct err *err);
 
 #endif

@@ -6,6 +6,7 @@ restart, and with a hole, at which they must stop. The result equals what `resto
 start on it needs HARVEY_ON_STALE=fork:GENERATION.
 """
 
+import json
 import re
 import subprocess
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from harness import env, oracle
 from harness.archive import SEGMENT
+from harness.forge import sealed
 from harness.foreign import ForeignLoop, sqlite3
 from harness.load import Ledger
 from harness.process import clean_environment
@@ -144,3 +146,13 @@ def test_by_hand__object_names_hold_no_surprise(scene, archive):
              r"(complete\.json|part-\d{10}\.db\.zst)$")
     for key in archive.keys():
         assert any(re.match(pattern, key) for pattern in known), key
+
+
+def test_by_hand__sums_of_the_json(scene, archive):
+    """Each JSON object of the archive has the sum that docs/archive-format.md describes."""
+    written(scene, archive, rows=5)
+    keys = [key for key in archive.keys() if key.endswith(".json")]
+    assert {key.rpartition("/")[2].strip("0123456789") for key in keys} == {".json", "complete.json"}
+    for key in keys:
+        value = json.loads(archive.get(key))
+        assert value["sha256"] == json.loads(sealed(value))["sha256"], key

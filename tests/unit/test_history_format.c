@@ -304,8 +304,32 @@ static void test_history_format__supersedes_are_counted(void **state)
     char more[8192];
     int head = (int)(at - text) + (int)strlen("\"supersedes\": [");
     (void)snprintf(more, sizeof more, "%.*s\"%s\", %s", head, text, OLD, text + head);
+    memcpy(strstr(more, "sha256"), "no_sum", strlen("no_sum"));
     check_fails(RC_CORRUPT, decode_birth(more));
     check_text("supersedes");
+}
+
+/* Damage inside a value that is as good as another: an id, a time, a host. */
+static void test_history_format__every_changed_bit_is_seen(void **state)
+{
+    (void)state;
+    char text[4096];
+    struct generation_birth changed;
+    check_ok(decode_birth(good_birth));
+    check_ok(generation_birth_encode(&birth, &json, &err));
+    size_t count = json.size;
+    memcpy(text, json.data, count);
+    for (size_t bit = 0; bit < 8 * count; bit++) {
+        text[bit / 8] ^= (char)(1 << bit % 8);
+        if (generation_birth_decode((const uint8_t *)text, count, &changed, &err) == RC_OK) {
+            buf_clear(&json); /* white space, or the name of the sum: nothing of the birth */
+            check_ok(generation_birth_encode(&changed, &json, &err));
+            text[bit / 8] ^= (char)(1 << bit % 8);
+            assert_memory_equal(json.data, text, count);
+            text[bit / 8] ^= (char)(1 << bit % 8);
+        }
+        text[bit / 8] ^= (char)(1 << bit % 8);
+    }
 }
 
 static void test_history_format__foreign_bytes_in_texts_are_replaced(void **state)
@@ -398,6 +422,7 @@ int main(void)
         TEST(test_history_format__texts_have_a_limit),
         TEST(test_history_format__object_has_a_limit),
         TEST(test_history_format__supersedes_are_counted),
+        TEST(test_history_format__every_changed_bit_is_seen),
         TEST(test_history_format__foreign_bytes_in_texts_are_replaced),
         TEST(test_history_format__writers_are_held_to_the_rules),
         TEST(test_history_format__every_prefix_is_corrupt),

@@ -308,6 +308,13 @@ class Generation:
         return link
 
 
+def sealed(value):
+    """JSON as the archive has it, with the sum over all else."""
+    plain = {key: item for key, item in value.items() if key != "sha256"}
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps({**plain, "sha256": hashlib.sha256(text.encode()).hexdigest()}).encode()
+
+
 class Forge:
     """An archive in a directory; `archive` is what the harness calls one."""
 
@@ -320,7 +327,7 @@ class Forge:
         path.write_bytes(data)
 
     def put_json(self, key, value):
-        self.put(key, json.dumps({"format": 1, **value}).encode())
+        self.put(key, sealed({"format": 1, **value}))
 
     def generation(self, number=1, tail=0x1234567890abcdef, parent=None, parent_point=None,
                    supersedes=(), cause="first_start", unix_ms=BASE_UNIX_MS, window=8,
