@@ -18,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define START_MISFITS_BYTES 80
+
 /* Everything that a row's condition may look at. */
 struct start_case {
     const struct start_input *input;
@@ -270,6 +272,17 @@ static enum rc start_read_chain(struct start_case *c, struct err *err)
 
 /* ---- rows ---- */
 
+/* Words for what survived in the spool and does not continue the archive, or "". */
+static void start_count_misfits(const struct start_case *c, char text[START_MISFITS_BYTES])
+{
+    text[0] = '\0';
+    if (c->chain.misfit_count > 0) {
+        (void)snprintf(text, START_MISFITS_BYTES,
+                       ", which lacks what %zu objects of this spool follow",
+                       c->chain.misfit_count);
+    }
+}
+
 /* Row 5: the archive holds a database and this volume none. */
 static void start_decide_on_empty(struct start_case *c)
 {
@@ -291,12 +304,14 @@ static void start_decide_on_empty(struct start_case *c)
         start_say(plan, 5, "the database is missing: restoring from %s", config->store.url);
         return;
     }
+    char misfits[START_MISFITS_BYTES];
+    start_count_misfits(c, misfits);
     plan->action = START_WAIT_FOR_RESTORE;
     start_say(plan, 5,
-              "the database %s is missing and the archive %s holds one (%s): run ./restore "
+              "the database %s is missing and the archive %s holds one (%s)%s: run ./restore "
               "--to-latest, or set HARVEY_ON_EMPTY=restore, or, to begin an empty one and override "
               "that, HARVEY_ON_EMPTY=new:%s%s",
-              config->database_path, config->store.url, there, start_newest_id(c),
+              config->database_path, config->store.url, there, misfits, start_newest_id(c),
               config->on_empty == ON_EMPTY_NEW
                   ? ". HARVEY_ON_EMPTY names another generation and does not act"
                   : "");
@@ -639,6 +654,9 @@ enum rc start_decide(const struct start_input *input, struct start_plan *plan, s
     FAILPOINT("start_looked");
     if (rc == RC_OK) {
         rc = start_decide_case(c, err);
+    }
+    if (rc == RC_OK && plan->action == START_SERVE) {
+        rc = spool_chain_drop(&c->chain, input->spool, err);
     }
     spool_chain_deinit(&c->chain);
     archive_look_deinit(&c->archive);

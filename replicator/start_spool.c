@@ -33,6 +33,9 @@ void spool_chain_deinit(struct spool_chain *chain)
     free(chain->segments);
     chain->segments = NULL;
     chain->count = 0;
+    free(chain->misfits);
+    chain->misfits = NULL;
+    chain->misfit_count = 0;
 }
 
 /* Tools for reading the spool's objects, made once per reading. */
@@ -170,13 +173,10 @@ static enum rc spool_cut_front(struct spool_tools *tools, const struct object_ke
     return rc;
 }
 
-static enum rc spool_drop(struct spool_tools *tools, const struct object_key *key, const char *why,
-                          struct err *err)
+static void spool_chain_note_misfit(struct spool_chain *chain, const struct object_key *key,
+                                    const char *why)
 {
-    char text[OBJECT_KEY_BYTES];
-    object_key_format(key, text);
-    log_warn("start", "dropping a spooled segment: %s  key=%s", why, text);
-    return spool_remove(tools->spool, text, err);
+    chain->misfits[chain->misfit_count++] = (struct spool_misfit){*key, why};
 }
 
 static void spool_chain_append(struct spool_chain *chain, const struct spool_tools *tools,
@@ -221,7 +221,7 @@ static void spool_chain_compare(struct spool_chain *chain, const struct spool_to
     }
 }
 
-/* Takes one listed segment into the chain, cuts it, or drops it. *broken: nothing behind it counts. */
+/* Takes one listed segment into the chain, cuts it, or notes a misfit. *broken: nothing behind it counts. */
 static enum rc spool_chain_take(struct spool_chain *chain, struct spool_tools *tools,
                                 const struct object_key *key, uint64_t object_bytes, bool *broken,
                                 struct err *err)
@@ -229,9 +229,9 @@ static enum rc spool_chain_take(struct spool_chain *chain, struct spool_tools *t
     struct position last = key->position;
     enum rc rc = spool_read(tools, key, err);
     if (rc == RC_CORRUPT || rc == RC_LIMIT) {
-        log_warn("start", "a spooled segment is damaged (a power cut leaves such): %s", err->text);
         *broken = true;
-        return spool_drop(tools, key, "damaged", err);
+        spool_chain_note_misfit(chain, key, "it is damaged (a power cut leaves such)");
+        return RC_OK;
     }
     if (rc != RC_OK) {
         return rc;
@@ -253,7 +253,8 @@ static enum rc spool_chain_take(struct spool_chain *chain, struct spool_tools *t
         if (!wal_checksum_equal(spool_checksum_at(tools, chain->end.position.frame_no),
                                 chain->end.checksum)) {
             *broken = true;
-            return spool_drop(tools, key, "it contradicts the archive", err);
+            spool_chain_note_misfit(chain, key, "it contradicts the archive");
+            return RC_OK;
         }
         struct object_key cut_key;
         struct wal_point end = chain->end;
@@ -267,7 +268,8 @@ static enum rc spool_chain_take(struct spool_chain *chain, struct spool_tools *t
     bool follows = first ? chain->end.position.frame_no == 0 : wal_point_equal(h->link, chain->end);
     if (!follows) {
         *broken = true;
-        return spool_drop(tools, key, "it does not follow the chain", err);
+        spool_chain_note_misfit(chain, key, "it does not follow the chain");
+        return RC_OK;
     }
     spool_chain_append(chain, tools, key, object_bytes);
     return RC_OK;
@@ -312,7 +314,8 @@ enum rc spool_chain_read(struct spool_chain *chain, struct spool *spool,
         goto done;
     }
     chain->segments = calloc(chain->listed.segment_count, sizeof *chain->segments);
-    if (chain->segments == NULL) {
+    chain->misfits = calloc(chain->listed.segment_count, sizeof *chain->misfits);
+    if (chain->segments == NULL || chain->misfits == NULL) {
         rc = err_set(err, RC_NOMEM, "no memory for %zu spooled segments",
                      chain->listed.segment_count);
         goto done;
@@ -324,12 +327,28 @@ enum rc spool_chain_read(struct spool_chain *chain, struct spool *spool,
     for (size_t i = 0; i < chain->listed.segment_count && rc == RC_OK; i++) {
         struct object_key key;
         spool_segment_key(generation, &chain->listed.segments[i], &key);
-        rc = broken ? spool_drop(&tools, &key, "it lies behind a break in the chain", err)
-                    : spool_chain_take(chain, &tools, &key, chain->listed.segments[i].object_bytes,
-                                       &broken, err);
+        if (broken) {
+            spool_chain_note_misfit(chain, &key, "it lies behind a break in the chain");
+            continue;
+        }
+        rc = spool_chain_take(chain, &tools, &key, chain->listed.segments[i].object_bytes, &broken,
+                              err);
     }
 done:
     spool_tools_deinit(&tools);
+    return rc;
+}
+
+enum rc spool_chain_drop(const struct spool_chain *chain, const struct spool *spool,
+                         struct err *err)
+{
+    enum rc rc = RC_OK;
+    for (size_t i = 0; i < chain->misfit_count && rc == RC_OK; i++) {
+        char key[OBJECT_KEY_BYTES];
+        object_key_format(&chain->misfits[i].key, key);
+        log_warn("start", "dropping a spooled segment: %s  key=%s", chain->misfits[i].why, key);
+        rc = spool_remove(spool, key, err);
+    }
     return rc;
 }
 

@@ -2,8 +2,9 @@
 /*
  * start_spool: makes the spool of one generation agree with the archive: what the archive's run
  * already holds is deleted (but for its last segment: the record may not know yet that this is ours), a
- * segment that it holds in part is cut, what does not continue the chain
- * is dropped, and the rest, checked whole, is what will be shipped.
+ * segment that it holds in part is cut, and the rest, checked whole, is what will be shipped. What
+ * does not continue the chain is only noted: it goes (spool_chain_drop) when the start serves, not
+ * while it waits for a person, who may bring back what it followed.
  *
  * Thread: the replicator's, with leader.lock held.
  */
@@ -18,11 +19,19 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* A spooled segment that does not continue the chain. */
+struct spool_misfit {
+    struct object_key key;
+    const char *why; /* static text */
+};
+
 /* The chain that lies in the spool, each segment read and checked. */
 struct spool_chain {
     struct catalog_generation listed; /* owned lists */
     size_t count;
     struct shipper_segment *segments; /* owned; to be shipped, in order */
+    size_t misfit_count;
+    struct spool_misfit *misfits; /* owned */
     struct wal_point archive_end;
     struct wal_point end; /* of archive's run and spool together */
     struct wal_salts end_salts;
@@ -47,6 +56,10 @@ RC_MUST_CHECK enum rc spool_chain_read(struct spool_chain *chain, struct spool *
                                        const struct wal_point *archive_end,
                                        struct wal_salts archive_salts, int64_t archive_unix_ms,
                                        bool trust_spool, struct err *err);
+
+/* Removes the misfits, each with a line in the log. RC_IO. */
+RC_MUST_CHECK enum rc spool_chain_drop(const struct spool_chain *chain, const struct spool *spool,
+                                       struct err *err);
 
 /* Puts the chain's segments into the archive, in order. Errors of the store; RC_IO. */
 RC_MUST_CHECK enum rc spool_chain_ship(const struct spool_chain *chain, const struct spool *spool,

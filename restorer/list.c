@@ -83,32 +83,45 @@ static json_t *list_text(const char *text)
     return string != NULL ? string : json_string("?");
 }
 
-static json_t *list_snapshots(const struct list *list, const struct catalog_generation *generation)
+/* One snapshot; what its manifest says, or that it is damaged. No answer is an error, and no damage. */
+static enum rc list_one_snapshot(const struct list *list, const struct catalog_snapshot *snapshot,
+                                 json_t **object, struct err *err)
 {
-    json_t *array = json_array();
+    const struct generation_id *id = &list->current->birth.id;
     struct choose_source source = {NULL, list->store, list->stop, NULL};
-    for (size_t i = 0; i < generation->snapshot_count; i++) {
-        const struct catalog_snapshot *snapshot = &generation->snapshots[i];
-        struct snapshot_manifest manifest;
-        struct err err = ERR_INIT;
-        enum rc rc = RC_NOT_FOUND;
-        snapshot_manifest_init(&manifest);
-        if (snapshot->complete) {
-            rc = choose_read_manifest(&source, &generation->birth.id, snapshot, &manifest, &err);
-        }
-        json_t *object =
-            json_pack("{s:o, s:b, s:b, s:I, s:I, s:o, s:o}", "position",
-                      list_position(&generation->birth.id, snapshot->position.wal_no,
-                                    snapshot->position.frame_no),
-                      "complete", snapshot->complete ? 1 : 0, "damaged",
-                      snapshot->complete && rc != RC_OK ? 1 : 0, "parts",
-                      (json_int_t)snapshot->part_count, "bytes", (json_int_t)snapshot->object_bytes,
-                      "time", rc == RC_OK ? list_time(manifest.unix_ms) : json_null(), "detail",
-                      snapshot->complete && rc != RC_OK ? list_text(err.text) : json_null());
-        snapshot_manifest_deinit(&manifest);
-        (void)json_array_append_new(array, object);
+    struct snapshot_manifest manifest;
+    enum rc rc = RC_OK;
+    snapshot_manifest_init(&manifest);
+    if (snapshot->complete) {
+        rc = choose_read_manifest(&source, id, snapshot, &manifest, err);
     }
-    return array;
+    bool is_damaged = rc == RC_CORRUPT;
+    if (rc == RC_OK || is_damaged) {
+        *object = json_pack(
+            "{s:o, s:b, s:b, s:I, s:I, s:o, s:o}", "position",
+            list_position(id, snapshot->position.wal_no, snapshot->position.frame_no), "complete",
+            snapshot->complete ? 1 : 0, "damaged", is_damaged ? 1 : 0, "parts",
+            (json_int_t)snapshot->part_count, "bytes", (json_int_t)snapshot->object_bytes, "time",
+            snapshot->complete && !is_damaged ? list_time(manifest.unix_ms) : json_null(), "detail",
+            is_damaged ? list_text(err->text) : json_null());
+        rc = RC_OK;
+    }
+    snapshot_manifest_deinit(&manifest);
+    return rc;
+}
+
+static enum rc list_snapshots(const struct list *list, json_t **array, struct err *err)
+{
+    enum rc rc = RC_OK;
+    *array = json_array();
+    for (size_t i = 0; i < list->current->snapshot_count && rc == RC_OK; i++) {
+        json_t *object = NULL;
+        rc = list_one_snapshot(list, &list->current->snapshots[i], &object, err);
+        if (rc == RC_OK) {
+            (void)json_array_append_new(*array, object);
+        }
+    }
+    return rc;
 }
 
 static json_t *list_one_range(const struct catalog_generation *generation, size_t first,
@@ -194,11 +207,17 @@ static enum rc list_generation(struct list *list, json_t **object, struct err *e
 {
     const struct generation_birth *birth = &list->current->birth;
     json_t *end = NULL;
+    json_t *snapshots = NULL;
     enum rc rc = fetch_retry(list->stop, list_load_attempt, list, err);
     if (rc == RC_OK) {
         rc = list_end(list, &end, err);
     }
+    if (rc == RC_OK) {
+        rc = list_snapshots(list, &snapshots, err);
+    }
     if (rc != RC_OK) {
+        json_decref(end);
+        json_decref(snapshots);
         return rc;
     }
     json_t *supersedes = json_array();
@@ -215,7 +234,7 @@ static enum rc list_generation(struct list *list, json_t **object, struct err *e
         "cause", generation_cause_name(birth->cause), "cause_detail",
         list_text(birth->cause_detail), "host", list_text(birth->host), "began",
         list_time(birth->unix_ms), "leads", (json_int_t)list->current->term_highest, "snapshots",
-        list_snapshots(list, list->current), "ranges", list_ranges(list->current), "end", end);
+        snapshots, "ranges", list_ranges(list->current), "end", end);
     if (supersedes != NULL && *object != NULL) {
         (void)json_object_set(*object, "supersedes", supersedes);
     }

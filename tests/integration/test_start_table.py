@@ -269,6 +269,31 @@ def test_start_table__05_on_empty_new(scene, archive):
 def test_start_table__05_a_surviving_spool_is_shipped_first(scene):
     """Only the database died; what the spool holds and the store never got is not lost."""
     archive = scene.archive("dir")
+    held = dies_with_a_spool(scene, archive)
+    is_restored_with(scene, archive, held)
+
+
+def test_start_table__05_a_spool_waits_for_what_it_follows(scene):
+    """The archive's last object is away, as a stale listing hides it: what follows it in the spool is kept."""
+    archive = scene.archive("dir")
+    held = dies_with_a_spool(scene, archive)
+    archived = sorted(archive.path.glob("*/wal/*/*.wal.zst"), key=last_position)
+    for path in spool_files(scene):
+        if path.name in [there.name for there in archived]:
+            path.unlink()  # as a second of life more would have done
+    spool, last = spool_files(scene), archived[-1]
+    away = scene.path("away")
+    last.rename(away)
+    server = scene.server(archive).start()
+    waits(scene, server, archive, f"lacks what {len(spool)} objects of this spool follow")
+    server.stop_clean()
+    assert spool_files(scene) == spool
+    away.rename(last)
+    is_restored_with(scene, archive, held)
+
+
+def dies_with_a_spool(scene, archive):
+    """Leaves a spool without its database; the acknowledged rows up to the spool's end."""
     server = scene.server(archive).start_ready()
     ledger = scene.rows(server, 20)
     server.wait_archived()
@@ -283,6 +308,10 @@ def test_start_table__05_a_surviving_spool_is_shipped_first(scene):
     archive.mend()
     for name in ("", "-wal", "-shm"):
         Path(f"{scene.database}{name}").unlink(missing_ok=True)
+    return held
+
+
+def is_restored_with(scene, archive, held):
     server = scene.server(archive, ON_EMPTY="restore").start_ready()
     server.wait_leader()
     server.wait_archived()

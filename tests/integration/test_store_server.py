@@ -137,6 +137,20 @@ def test_store_server__the_bucket_is_deleted_for_good(scene, store):
     assert len(scene.restored_rows(store)) == rows
 
 
+def test_store_server__a_store_that_stops_answering_is_no_damage(scene, store):
+    """restore --list gets the births, and then nothing: an error to be tried again, not DAMAGED."""
+    server = scene.server(store).start_ready()
+    server.wait_snapshot()
+    server.wait_archived()
+    server.stop_clean()
+    store.s3.on("GET", faults.status(503, "SlowDown", "busy"), times=ALWAYS, key=r"complete\.json$")
+    for form in ((), ("--json",)):
+        result = scene.restore(store, "--list", *form).expect(6)
+        assert "complete.json" in result.stderr + result.stdout, result
+        assert "DAMAGED" not in result.stdout, result
+    assert store.s3.played() >= 2
+
+
 @pytest.mark.parametrize("honours", [True, False], ids=["conditional", "ignored If-None-Match"])
 def test_store_server__a_listing_that_shows_nothing(scene, store, honours):
     """A stale listing at a first start on an empty volume: the archive looks empty and is not. The new
