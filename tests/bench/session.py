@@ -27,8 +27,8 @@ class Session:
         self.table, self.scene, self.quick = table, scene, quick
         self.repetitions = 2 if quick else 5
         self.seconds = 2 if quick else 5
-        self.rounds = 2 if quick else 4
-        self.many_rounds = 2 if quick else 8
+        self.rounds = 2 if quick else 8
+        self.many_rounds = 2 if quick else 16
         self.round_s = 1 if quick else 1.2
         self.retries = 0 if quick else RETRIES_MAX
         self.plots = {}
