@@ -105,7 +105,7 @@ static void test_bytes__to_decimal(void **state)
     check_decimal(INT64_MAX, "9223372036854775807");
     check_decimal(INT64_MIN, "-9223372036854775808");
     int64_t value = 1;
-    for (int i = 0; i < 62; i++, value = value * 2 + i % 3) {
+    for (int i = 0; value < INT64_MAX / 2 - 1; i++, value = value * 2 + i % 3) {
         char expected[32];
         (void)snprintf(expected, sizeof expected, "%" PRId64, value);
         check_decimal(value, expected);
