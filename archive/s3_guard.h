@@ -40,6 +40,7 @@ struct s3_guard_call {
     int64_t request_timeout_ms;
     bool if_none_match;
     bool wants_body;       /* the body of a good answer goes on to libs3 (GET, LIST) */
+    bool is_xml;           /* and is an XML document: refused when it has a document type */
     const uint8_t *upload; /* borrowed: the body of a PUT */
     size_t upload_bytes;
 

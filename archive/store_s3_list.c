@@ -65,6 +65,7 @@ static enum rc store_s3_fetch_page(struct store_s3 *s3, const char *prefix, cons
     buf_clear(&page->entries);
     memset(&page->call, 0, sizeof page->call);
     page->call.guard.wants_body = true;
+    page->call.guard.is_xml = true;
     store_s3_begin(s3, &page->call);
     S3_list_bucket(&s3->bucket, prefix, *marker == '\0' ? NULL : marker, NULL, max_keys, NULL,
                    &handler, page);

@@ -217,7 +217,7 @@ def test_http_abuse__more_connections_than_descriptors(scene, kind):
     sent = {"nothing": b"", "a part of a head": b"GET / HT",
             "a part of a body": b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc"}[kind]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    count = 300 if is_slow_build() else 1500
+    count = 700 if is_slow_build() else 1500
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, count + 500)), hard))
     server = scene.server(None)
     server.argv = ["prlimit", f"--nofile={count - 200}:{count - 200}", *server.argv]
