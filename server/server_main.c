@@ -333,6 +333,10 @@ static enum rc start_replicator(struct server *server, struct err *err)
 
 static enum rc start_http(struct server *server, struct err *err)
 {
+    /* from here on the listener is the http thread's: a door may bring another */
+    log_info("server", "listening  address=%s database=%s archive=%s version=%s",
+             server->listener.address, server->config.database_path, server->config.store.url,
+             HARVEY_VERSION);
     return http_loop_start(server->loop, err);
 }
 
@@ -462,9 +466,6 @@ static enum server_exit run(void)
     enum rc rc = start(&server, &err);
     enum server_exit status = exit_of(rc);
     if (rc == RC_OK) {
-        log_info("server", "listening  address=%s database=%s archive=%s version=%s",
-                 server.listener.address, server.config.database_path, server.config.store.url,
-                 HARVEY_VERSION);
         notify_send(environ, "READY=1");
         wait_for_signal(&server);
         stop_all(&server);

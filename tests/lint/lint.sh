@@ -66,10 +66,13 @@ tidy() {
         grep -E ': (error|warning): ' # the path to it: clang-tidy -p . FILE
 }
 
+# Code moves; a mutant whose piece is nowhere proves nothing.
+mutants() { tests/mutations/run.py -l; }
+
 layers() { tests/lint/layers.sh; }
 banned() { tests/lint/banned.sh; }
 
-[ $# -gt 0 ] || set -- layers banned names spdx scripts executable headers format tidy
+[ $# -gt 0 ] || set -- layers banned names spdx scripts executable mutants headers format tidy
 for check in "$@"; do
     if output=$($check 2>&1); then
         echo "ok      $check"

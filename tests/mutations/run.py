@@ -136,6 +136,17 @@ def split_words(text):
     return words
 
 
+def look(mutant):
+    """The piece is in its place, and the test that is named exists."""
+    mutant.apply((ROOT / mutant.path).read_text())
+    name, case = split_words(mutant.test)[0], case_of(mutant)
+    if name.endswith(".py"):
+        if not (ROOT / "tests" / "integration" / name).is_file():
+            raise Broken(f"there is no {name}")
+    elif case not in (ROOT / "tests" / "unit" / f"{name}.c").read_text():
+        raise Broken(f"{name} has no case {case}")
+
+
 def key_of(mutant):
     """Mutants with the same key share the run without a mutant: all but the case, or what -k says."""
     words = split_words(mutant.test)
@@ -383,7 +394,7 @@ def make_trees(count, tests):
 def main():
     parser = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1], description=__doc__.split("\n\n")[0])
     parser.add_argument("-j", type=int, default=1, metavar="N", help="workers")
-    parser.add_argument("-l", action="store_true", help="only look that each piece is where it should be")
+    parser.add_argument("-l", action="store_true", help="only look that each piece, and its test, is where it should be")
     parser.add_argument("-u", action="store_true", help="only those that a unit test must see")
     parser.add_argument("-b", action="store_true", help="only those that a black-box test must see")
     parser.add_argument("names", nargs="*")
@@ -405,7 +416,7 @@ def main():
     if options.l:
         for mutant in mutants:
             try:
-                mutant.apply((ROOT / mutant.path).read_text())
+                look(mutant)
             except (Broken, OSError) as error:
                 tell("BROKEN", mutant, error)
         print(f"{len(mutants) - counts['BROKEN']} in place, {counts['BROKEN']} broken")
