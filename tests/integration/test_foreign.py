@@ -315,6 +315,7 @@ def test_foreign__database_file_taken_away_under_the_server(scene, what):
     status = server.try_status()
     assert status and not status["ready"] and status["reason"], status
     assert "state.db" in status["reason"], status["reason"]
+    server.wait_status(lambda s: s["role"] not in ("leader", "follower"), "the lead to end")
     rows = scene.restored_rows(archive)
     assert oracle.compare(rows, None, before, done).lost == 0
     server.stop()

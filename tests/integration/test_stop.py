@@ -73,6 +73,16 @@ def test_stop__idle_and_at_once_after_the_start(scene, archive):
     scene.restore_aside(archive).expect(0)
 
 
+def test_stop__ships_what_waits(scene, archive):
+    """Rows that wait for their interval are in the archive when the server has ended."""
+    server = scene.server(archive, SHIP_INTERVAL_MS=60000).start_ready()
+    server.wait_snapshot()
+    scene.rows(server, 20)
+    server.stop_clean()
+    rows = scene.source()
+    assert len(rows) >= 20 and scene.restored_rows(archive) == rows
+
+
 def test_stop__all_siblings_at_once(scene, archive):
     """`docker stop` of all: whoever is the last one ships what nobody has captured."""
     servers = [scene.server(archive) for _ in range(3)]
@@ -256,6 +266,8 @@ def test_stop__leader_frozen_beside_a_sibling(scene):
         scene.rows(sibling, 40, ledger, clients=2)
         status = sibling.wait_status(lambda s: s["lag"]["ms"] > 1500, "the sibling to see the lag")
         assert status["lag"]["ms"] > 0
+        sibling.wait_status(lambda s: s["alarm"] and "stood still" in (s["reason"] or ""),
+                            "the sibling to say who stands still")
     finally:
         leader.thaw()
     scene.rows([leader, sibling], 40, ledger)
