@@ -77,6 +77,22 @@ def test_siblings__a_long_start_leaves_clients_to_the_sibling(door, scene):
     third.stop_clean()
 
 
+def test_siblings__a_short_start_is_waited_out(door, scene):
+    """Nobody else is there, and the start is not a long one yet: a client waits, and is served."""
+    hold = Hold(scene, "start_compared")
+    lonely = hooked(door, scene, hold=hold).start()
+    hold.wait()
+    with Raw(lonely) as raw:
+        raw.send(get())
+        raw.socket.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            raw.socket.recv(1)
+        raw.socket.settimeout(60)
+        hold.end()
+        assert raw.answer()[0] == 200
+    lonely.stop_clean()
+
+
 def test_siblings__a_long_start_alone_is_told(door, scene):
     """Nobody else can serve: then clients are told, and served as soon as it can."""
     hold = Hold(scene, "start_compared")

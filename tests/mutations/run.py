@@ -141,8 +141,11 @@ def look(mutant):
     mutant.apply((ROOT / mutant.path).read_text())
     name, case = split_words(mutant.test)[0], case_of(mutant)
     if name.endswith(".py"):
-        if not (ROOT / "tests" / "integration" / name).is_file():
-            raise Broken(f"there is no {name}")
+        path = ROOT / "tests" / "integration" / name
+        known = path.read_text() + (ROOT / "base" / "failpoint.c").read_text()
+        for word in set(re.findall(r"\w+", case)) - {"and", "or", "not"}:
+            if word not in known:
+                raise Broken(f"{name} has nothing called {word}")
     elif case not in (ROOT / "tests" / "unit" / f"{name}.c").read_text():
         raise Broken(f"{name} has no case {case}")
 

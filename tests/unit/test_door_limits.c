@@ -146,11 +146,15 @@ static void test_door_limits__too_few_descriptors(void **state)
     pid_t child = fork();
     if (child == 0) {
         const struct rlimit few = {.rlim_cur = 1000, .rlim_max = 1000};
-        bool refused = setrlimit(RLIMIT_NOFILE, &few) == 0 &&
-                       door_hall_create(&config, &hall, &err) == RC_LIMIT;
-        _exit(refused ? 0 : 1);
+        if (setrlimit(RLIMIT_NOFILE, &few) != 0) {
+            _exit(2); /* valgrind keeps descriptors for itself */
+        }
+        _exit(door_hall_create(&config, &hall, &err) == RC_LIMIT ? 0 : 1);
     }
     assert_int_equal(waitpid(child, &status, 0), child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 2) {
+        skip();
+    }
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
