@@ -97,7 +97,8 @@ static void clear_event(int fd)
 static void stop_listening(struct http_loop *loop)
 {
     if (loop->listening_fd >= 0) {
-        (void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, loop->listening_fd, NULL);
+        /* a number that was closed may be another's by now */
+        ASSERT(epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, loop->listening_fd, NULL) == 0);
         loop->listening_fd = -1;
     }
 }
@@ -211,6 +212,7 @@ static void begin_drain(struct http_loop *loop)
     int64_t now_ms = clk_monotonic_ms();
     loop->phase = LOOP_DRAINS;
     loop->phase_deadline_ms = now_ms + LOOP_DRAIN_MAX_MS;
+    stop_listening(loop); /* the drain closes the socket */
     http_drain(loop->config.http, now_ms);
 }
 
