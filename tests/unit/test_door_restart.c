@@ -208,6 +208,7 @@ static void expect_shown_out(int fd)
 static void test_door_hall__broken_protocol_ends_only_that_peer(void **state)
 {
     const struct door_message adopted = {.type = DOOR_MESSAGE_ADOPTED, .number = 1};
+    const struct door_message leaving = {.type = DOOR_MESSAGE_LEAVING};
     const struct door_message hello = {.type = DOOR_MESSAGE_HELLO};
     static const uint8_t future[] = {2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     static const uint8_t unknown[] = {1, 77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
@@ -225,7 +226,7 @@ static void test_door_hall__broken_protocol_ends_only_that_peer(void **state)
     assert_int_equal(send(fd, unknown, sizeof unknown, 0), sizeof unknown);
     expect_shown_out(fd);
     assert_int_equal(door_socket_connect(stage.socket_path, &fd, &stage.err), RC_OK);
-    assert_int_equal(door_message_send(fd, &adopted, -1, &stage.err), RC_OK); /* before HELLO */
+    assert_int_equal(door_message_send(fd, &leaving, -1, &stage.err), RC_OK); /* before HELLO */
     expect_shown_out(fd);
     assert_int_equal(door_socket_connect(stage.socket_path, &fd, &stage.err), RC_OK);
     assert_int_equal(door_message_send(fd, &hello, -1, &stage.err), RC_OK);
