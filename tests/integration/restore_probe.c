@@ -59,7 +59,7 @@ static void digest_of(const char *path, char hex[2 * HASH_SHA256_BYTES + 1])
     uint8_t digest[HASH_SHA256_BYTES];
     buf_init(&content, DATABASE_BYTES_MAX);
     ASSERT(fsio_read_file(path, &content, &err) == RC_OK);
-    hash_sha256(content.data, content.size, digest);
+    ASSERT(hash_sha256(content.data, content.size, digest, &err) == RC_OK);
     bytes_to_hex(digest, sizeof digest, hex);
     buf_deinit(&content);
 }

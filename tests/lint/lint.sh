@@ -26,6 +26,15 @@ headers() {
     return $bad
 }
 
+# Programs and libraries that black-box tests build for themselves, some of them only in slow ones.
+probes() {
+    bad=0
+    for source in $(files 'tests/integration/*.c'); do
+        gcc -std=gnu17 -I. -D_GNU_SOURCE -DHARVEY_TEST_HOOKS -Wall -Wextra -Werror -fsyntax-only "$source" 2>&1 || bad=1
+    done
+    return $bad
+}
+
 # The licence in the first lines of everything that can carry a comment.
 spdx() {
     bad=0
@@ -72,7 +81,7 @@ mutants() { tests/mutations/run.py -l; }
 layers() { tests/lint/layers.sh; }
 banned() { tests/lint/banned.sh; }
 
-[ $# -gt 0 ] || set -- layers banned names spdx scripts executable mutants headers format tidy
+[ $# -gt 0 ] || set -- layers banned names spdx scripts executable mutants probes headers format tidy
 for check in "$@"; do
     if output=$($check 2>&1); then
         echo "ok      $check"
