@@ -2,8 +2,8 @@
 /*
  * json_fields: the rules for the archive's JSON objects, once (docs/archive-format.md, "Births,
  * claims, markers"): one object, "format": 1, no key twice, every field of its type and in its
- * range, unknown keys passed over, and "sha256", where it is there, that of the rest. Used by history_format and snapshot_format; who calls jansson
- * elsewhere takes the watch on its memory from here.
+ * range, unknown keys passed over, and "sha256", where it is there, that of the rest. Used by
+ * history_format and snapshot_format; who calls jansson elsewhere takes the watch on its memory from here.
  *
  * The reader remembers its first failure: read all fields, then look at `rc` once. After a failure
  * the getters do nothing and answer zero.

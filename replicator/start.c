@@ -273,7 +273,7 @@ static enum rc start_read_chain(struct start_case *c, struct err *err)
 /* ---- rows ---- */
 
 /* Words for what survived in the spool and does not continue the archive, or "". */
-static void start_count_misfits(const struct start_case *c, char text[START_MISFITS_BYTES])
+static void start_tell_misfits(const struct start_case *c, char text[START_MISFITS_BYTES])
 {
     text[0] = '\0';
     if (c->chain.misfit_count > 0) {
@@ -305,7 +305,7 @@ static void start_decide_on_empty(struct start_case *c)
         return;
     }
     char misfits[START_MISFITS_BYTES];
-    start_count_misfits(c, misfits);
+    start_tell_misfits(c, misfits);
     plan->action = START_WAIT_FOR_RESTORE;
     start_say(plan, 5,
               "the database %s is missing and the archive %s holds one (%s)%s: run ./restore "

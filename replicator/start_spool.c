@@ -230,6 +230,7 @@ static enum rc spool_chain_take(struct spool_chain *chain, struct spool_tools *t
     enum rc rc = spool_read(tools, key, err);
     if (rc == RC_CORRUPT || rc == RC_LIMIT) {
         *broken = true;
+        log_debug("start", "a spooled segment cannot be read: %s", err->text);
         spool_chain_note_misfit(chain, key, "it is damaged (a power cut leaves such)");
         return RC_OK;
     }
