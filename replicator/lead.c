@@ -562,8 +562,24 @@ static enum lead_end lead_finish(struct lead *lead, bool *unshipped, char *reaso
     return LEAD_STOPPED;
 }
 
-static void lead_close(struct lead *lead)
+struct lead *lead_create(const struct lead_context *context, struct start_plan *plan)
 {
+    struct lead *lead = calloc(1, sizeof *lead);
+    if (lead != NULL) {
+        lead->context = context;
+        lead->plan = plan;
+        lead->marker_pending = true;
+        lead->follower.fd = -1;
+        lead->serving = (struct lockfile)LOCKFILE_INIT;
+    }
+    return lead;
+}
+
+void lead_destroy(struct lead *lead)
+{
+    if (lead == NULL) {
+        return;
+    }
     lockfile_release(&lead->serving);
     snapshotter_destroy(lead->snapshotter);
     shipper_destroy(lead->shipper);
@@ -572,24 +588,20 @@ static void lead_close(struct lead *lead)
     segmenter_deinit(&lead->segmenter);
     segment_writer_destroy(lead->writer);
     buf_deinit(&lead->object);
+    free(lead);
 }
 
 enum lead_end lead_run(const struct lead_context *context, struct start_plan *plan, char *reason,
                        size_t reason_bytes, bool *unshipped)
 {
     struct err err = ERR_INIT;
-    struct lead *lead = calloc(1, sizeof *lead);
+    struct lead *lead = lead_create(context, plan);
     enum lead_end end = LEAD_FAILED;
     *unshipped = false;
     if (lead == NULL) {
         (void)snprintf(reason, reason_bytes, "no memory for the lead");
         return end;
     }
-    lead->context = context;
-    lead->plan = plan;
-    lead->marker_pending = true;
-    lead->follower.fd = -1;
-    lead->serving = (struct lockfile)LOCKFILE_INIT;
     if (plan->alarm) {
         (void)snprintf(lead->alarm, sizeof lead->alarm, "%s", plan->reason);
     }
@@ -610,7 +622,6 @@ enum lead_end lead_run(const struct lead_context *context, struct start_plan *pl
     } else {
         (void)snprintf(reason, reason_bytes, "%s", err.text);
     }
-    lead_close(lead);
-    free(lead);
+    lead_destroy(lead);
     return end;
 }

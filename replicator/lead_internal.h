@@ -74,6 +74,12 @@ struct lead {
     int64_t freeze_max_us;
 };
 
+/* ---- lead.c ---- */
+
+/* NULL without memory; both pointers are borrowed for its life. Destroy: also after a failed begin; NULL is legal. */
+struct lead *lead_create(const struct lead_context *context, struct start_plan *plan);
+void lead_destroy(struct lead *lead);
+
 /* ---- lead_begin.c ---- */
 
 /* START, to the point where the database may be served. RC_BUSY: come back. Others: see err. */

@@ -120,7 +120,9 @@ void wal_index_unlock(const struct wal_index *index, enum wal_lock lock)
 {
     int code = index->file->pMethods->xShmLock(index->file, (int)lock, 1,
                                                SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
-    ASSERT(code == SQLITE_OK); /* unlocking what we hold cannot fail; going on would hang writers */
+    /* A lock that stays would hang all writers until this process ends, so it ends: no local file
+     * system refuses to give back what we hold. */
+    ASSERT(code == SQLITE_OK);
 }
 
 bool wal_index_readers_gone(const struct wal_index *index)

@@ -211,7 +211,8 @@ static void begin_drain(struct http_loop *loop)
 {
     int64_t now_ms = clk_monotonic_ms();
     loop->phase = LOOP_DRAINS;
-    loop->phase_deadline_ms = now_ms + LOOP_DRAIN_MAX_MS;
+    loop->phase_deadline_ms =
+        FAILPOINT_SWITCH("LEAVE_FOR_EVER") ? INT64_MAX : now_ms + LOOP_DRAIN_MAX_MS;
     stop_listening(loop); /* the drain closes the socket */
     http_drain(loop->config.http, now_ms);
 }
@@ -229,7 +230,7 @@ static void begin_leaving(struct http_loop *loop)
     }
     loop->phase = LOOP_PASSES;
     loop->phase_deadline_ms =
-        FAILPOINT_SWITCH("PASS_FOR_EVER") ? INT64_MAX : now_ms + LOOP_PASS_MAX_MS;
+        FAILPOINT_SWITCH("LEAVE_FOR_EVER") ? INT64_MAX : now_ms + LOOP_PASS_MAX_MS;
 }
 
 /* A balancer that asks /readyz takes a while to learn that it says no: until then we serve as ever. */

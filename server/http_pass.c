@@ -58,11 +58,12 @@ bool http_bytes_taken(int fd, uint64_t *taken)
     return false;
 }
 
+/* Of a connection in the ring of those that are idle. */
 static bool is_at_boundary(const struct http_conn *conn)
 {
     uint64_t taken = 0;
-    return conn->state == HTTP_IDLE && !conn->unsure && !conn->cut && !conn->refused &&
-           !conn->surplus && http_bytes_taken(conn->fd, &taken) && taken == conn->bytes_used;
+    return !conn->unsure && !conn->cut && !conn->refused && !conn->surplus &&
+           http_bytes_taken(conn->fd, &taken) && taken == conn->bytes_used;
 }
 
 /*

@@ -53,6 +53,7 @@ enum kind {
     KIND_MEMORY,
     KIND_THREAD,
     KIND_DESCRIPTOR,
+    KIND_UNLOCK,
 };
 
 #define STEPS_MAX 16
@@ -356,10 +357,14 @@ void *mmap64(void *at, size_t size, int protection, int flags, int fd, off64_t o
                                           : real(at, size, protection, flags, fd, offset);
 }
 
-static bool takes_lock(int command)
+static bool lock_fails(int fd, int command, const void *argument)
 {
-    return command == F_SETLK || command == F_SETLKW || command == F_OFD_SETLK ||
-           command == F_OFD_SETLKW;
+    if (command != F_SETLK && command != F_SETLKW && command != F_OFD_SETLK &&
+        command != F_OFD_SETLKW) {
+        return false;
+    }
+    const struct flock *lock = argument;
+    return fd_fails(lock->l_type == F_UNLCK ? KIND_UNLOCK : KIND_LOCK, "fcntl", fd);
 }
 
 /* The third argument is a pointer or a number: either fits a pointer's register here. */
@@ -371,9 +376,7 @@ static bool takes_lock(int command)
         void *argument = va_arg(rest, void *);                                                     \
         va_end(rest);                                                                              \
         REAL(name)                                                                                 \
-        return takes_lock(command) && fd_fails(KIND_LOCK, "fcntl", fd)                             \
-                   ? -1                                                                            \
-                   : real(fd, command, argument);                                                  \
+        return lock_fails(fd, command, argument) ? -1 : real(fd, command, argument);               \
     }
 FCNTL(fcntl)
 FCNTL(fcntl64)

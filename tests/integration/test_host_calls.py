@@ -4,7 +4,8 @@
 Method: LD_PRELOAD (host_faults.c) fails the N-th call of a kind, once or from then on, within the whole
 life of a server (start on an empty volume, first snapshot, rows, checkpoint and freeze, stop) and of a
 restore; what must hold after each is in harness/host_walks.py. By default each kind is failed at a few
-N, other ones in each run; the whole walks are `slow`: HARVEY_WALK_EVERY (default 1) takes each so-many-th.
+N, other ones in each run; the walks are `slow`: HARVEY_WALK_LIVES (default 8) of each kind, error and
+duration, spread evenly over all N; more than there are take each N.
 """
 
 import os
@@ -17,14 +18,14 @@ from harness.host_walks import CALLS, RestoreWalk, ServerWalk, numbers
 
 pytestmark = pytest.mark.skipif(env.is_slow_build(), reason="a preload does not go with a sanitizer")
 
-EVERY = int(os.environ.get("HARVEY_WALK_EVERY", "1"))
+LIVES = int(os.environ.get("HARVEY_WALK_LIVES", "8"))
 
 
 class Walk:
     """Lives over N, errors, once and for good; all that went wrong is told at the end."""
 
-    def __init__(self, scene, lives, call, every=EVERY):
-        self.scene, self.lives, self.call, self.every = scene, lives, call, every
+    def __init__(self, scene, lives, call):
+        self.scene, self.lives, self.call = scene, lives, call
         self.failed = []
 
     def all(self, **more):
@@ -32,7 +33,7 @@ class Walk:
             for for_good in (False, True):
                 self.lives.life(self.call, error, 0, **more)
                 arrivals = self.lives.arrivals
-                for first in numbers(arrivals, self.every, self.scene.random.randrange(self.every)):
+                for first in numbers(arrivals, LIVES, self.scene.random):
                     self.one(error, first, for_good, **more)
                 print(f"{self.call} {error} {'for good' if for_good else 'once'}: {arrivals} arrivals; "
                       f"{self.lives.told()}, {len(self.failed)} wrong", flush=True)
@@ -88,7 +89,7 @@ def old_database(scene):
 # ---- a few of them, in every run ----
 # A life of a server has at least so many arrivals of the kind, half the number seen
 LEAST = {"open": 45, "names": 45, "look": 90, "read": 35, "write": 35, "sync": 30, "grow": 2, "map": 1,
-         "lock": 90, "memory": 6000, "thread": 6, "descriptor": 10}
+         "lock": 45, "unlock": 45, "memory": 6000, "thread": 6, "descriptor": 10}
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -8,6 +8,8 @@ import socket
 import threading
 from pathlib import Path
 
+import pytest
+
 from harness.env import is_slow_build
 from harness.raw import Raw, get, once, post, rows_of
 from harness.wait import until
@@ -109,6 +111,26 @@ def test_http__half_closed_clients_are_answered(server):
             raw.socket.shutdown(socket.SHUT_WR)
             answer = raw.answer()
             assert answer and answer[0] == 200 and answer[1]["harvey-row"] == str(number)
+
+
+@pytest.mark.parametrize("sent, is_whole", [(get(), True), (post("text"), True),
+                                            ("GET / HTTP/1.1\r\nHo", False),
+                                            (post("x" * 90)[:-40], False)],
+                         ids=["insert", "body", "half headers", "half a body"])
+def test_http__clients_that_leave_in_the_same_breath(scene, sent, is_whole):
+    """What they sent and their end are there before the server looks: MHD reads one and misses the other.
+    The connection goes long before any time-out, and without an answer where the request is not whole."""
+    server = scene.server(None, IDLE_TIMEOUT_S=3600, REQUEST_TIMEOUT_S=3600).start_ready()
+    with Raw(server) as raw:
+        until(lambda: server.status()["connections"] == 2, "it to be taken in")
+        server.freeze()
+        raw.send(sent)
+        raw.socket.shutdown(socket.SHUT_WR)
+        server.thaw()
+        if is_whole:
+            assert raw.answer()[0] == 200
+        assert raw.answer() is None
+    server.stop_clean()
 
 
 def test_http__clients_that_vanish(server):

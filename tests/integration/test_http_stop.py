@@ -5,14 +5,16 @@ import concurrent.futures
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
 
 from harness import oracle
-from harness.env import program
-from harness.raw import PATIENCE_S, Raw, get, once, rows_of
+from harness.env import cannot_run, hooks_program, program
+from harness.raw import PATIENCE_S, Raw, get, once, post, rows_of
 from harness.wait import until
 
 
@@ -115,6 +117,49 @@ def test_http__stop_says_so_and_does_not_wait_for_the_idle(scene):
         slow.send(get("/", "Content-Length: 100", method="POST") + "abc")
         server.signal(signal.SIGTERM)
         assert server.wait(PATIENCE_S) == 0
+
+
+def test_http__stop_waits_for_a_half_sent_request(scene):
+    """Its client goes on well after the last moment in which a drain without it would be over."""
+    binary = hooks_program("server")
+    if binary is None:
+        cannot_run("no server with test hooks: `make FLAVOUR=hooks build`")
+    server = scene.server(None, binary=binary, TEST_LEAVE_FOR_EVER=1).start_ready()
+    with Raw(server) as slow:
+        request = post("sent in two pieces")
+        slow.send(request[:-7])
+        until(lambda: server.status()["connections"] == 2, "it to be taken in")
+        server.signal(signal.SIGTERM)
+        until(lambda: "draining" in server.log(), "the drain")
+        time.sleep(0.8)
+        slow.send(request[-7:])
+        answer = slow.answer()
+        assert answer and answer[0] == 200, answer
+    assert server.wait() == 0
+    assert oracle.read_rows(scene.source_copy())[-1][1] == "sent in two pieces"
+
+
+def test_http__told_twice_to_stop_while_an_insert_waits(scene):
+    """The second signal cuts all short but what the writer has: its job lives in the connection's record."""
+    server = scene.server(None).start_ready()
+    foreign = sqlite3.connect(scene.database, isolation_level=None)
+    try:
+        foreign.execute("BEGIN IMMEDIATE")
+        with Raw(server) as held:
+            held.send(get())
+            until(lambda: server.status()["connections"] == 2, "it to be taken in")
+            server.signal(signal.SIGTERM)
+            until(lambda: "draining" in server.log(), "the drain")
+            server.signal(signal.SIGTERM)
+            time.sleep(0.3)
+            foreign.execute("ROLLBACK")
+            answer = held.answer()
+            assert answer and answer[0] in (200, 503), answer
+        assert server.wait() == 0
+        rows = len(oracle.read_rows(scene.source_copy()))
+        assert rows == (answer[0] == 200)
+    finally:
+        foreign.close()
 
 
 # ---- sockets from elsewhere ----

@@ -4,7 +4,7 @@ wherever it stands: starting, waiting for the lead, full, stopping. Without one 
 
 Method: servers with test hooks, held at a named step (base/failpoint.h, HARVEY_TEST_HOLD) as long as a file
 exists; so a step lasts as long as the test wants, on any machine. TEST_NO_PATIENCE: a start counts as long
-at once; TEST_PASS_FOR_EVER: a leaver waits for the door without a limit.
+at once; TEST_LEAVE_FOR_EVER: a leaver waits for the door without a limit.
 """
 
 import signal
@@ -187,7 +187,7 @@ def test_siblings__woken_for_a_client_and_stuck(door, scene):
 
 def test_siblings__the_door_is_busy_while_one_leaves(door, scene):
     """The door stands still: connections that it has no room for wait for it, and are not closed."""
-    server = wait_joined(hooked(door, scene, TEST_PASS_FOR_EVER=1).start())
+    server = wait_joined(hooked(door, scene, TEST_LEAVE_FOR_EVER=1).start())
     clients = [Raw(server) for _ in range(400)]  # more than a queue of the kernel holds
     until(lambda: server.status()["connections"] == 401, "all to be taken in")
     door.freeze()

@@ -17,7 +17,7 @@ import time
 from . import env
 
 KINDS = ("open", "mkdir", "list", "read", "write", "sync", "rename", "unlink", "grow", "stat", "map",
-         "lock", "memory", "thread", "descriptor")
+         "lock", "memory", "thread", "descriptor", "unlock")
 _STEPS_MAX = 16
 _TEXT = 256
 _NUMBERS = 7 + 2 * _STEPS_MAX

@@ -28,6 +28,7 @@ CALLS = {
     "grow": (("grow",), ("EIO", "ENOSPC")),
     "map": (("map",), ("ENOMEM",)),
     "lock": (("lock",), ("ENOLCK",)),
+    "unlock": (("unlock",), ("ENOLCK",)),
     "memory": (("memory",), ("ENOMEM",)),
     "thread": (("thread",), ("EAGAIN",)),
     "descriptor": (("descriptor",), ("EMFILE",)),
@@ -36,6 +37,7 @@ SERVER_EXITS = (1, 2, 6, 7)  # docs/configuration.md, but for 0
 RESTORE_EXITS = (1, 2, 3, 4, 5, 6, 7)
 SPINNING = 3000  # failed calls in HOLD_S: a pause of any kind stays far below
 HOLD_S = 0.5
+ANSWER_S = 180  # without locks SQLite tries for 10 s in each call: an open, a BEGIN, another one
 
 
 class ServerWalk:
@@ -51,6 +53,7 @@ class ServerWalk:
         scene = self.scene
         scene.wipe()
         self.archive = scene.archive("dir")
+        self.call = call
         self.what = f"{call}:{error} from {first}{' on' if for_good else ''}"
         self.ledger = Ledger()
         if self.large:
@@ -60,9 +63,10 @@ class ServerWalk:
         kinds = CALLS[call][0]
         self.faults.order(kinds, error, first, for_good)
         self.local_only = call not in ("memory", "descriptor", "thread")
+        live = self._live_locked if call == "unlock" else self._live
         server = self.faults.on(scene.server(self.archive, name=f"life-{self.lives}"))
         try:
-            self._live(server, for_good)
+            live(server, for_good)
             self.lives += 1
             self.met += self.faults.failed() > 0
             self.arrivals = self.faults.arrived()
@@ -96,6 +100,23 @@ class ServerWalk:
         self.promise = sampler.promised_before()
         code = server.stop()
         assert code == 0, f"{self.what}: the stop ended with {code}"
+
+    def _live_locked(self, server, _for_good):
+        """SQLite looks at no unlock's result, and a lock that stays does so until its process ends: rows
+        may be refused from then on, and the server may end itself. A kill ends what is left of it."""
+        self.promise = None
+        server.start()
+        sampler = self.scene.sampler(server)
+        try:
+            until(lambda: not server.is_alive() or self.faults.failed() > 0 or server.readyz()
+                  and server.readyz().code == 200, f"{self.what}: a start")
+            self._rows(server, self.count, may_end=True)
+            until(lambda: not server.is_alive() or self.faults.failed() > 0
+                  or server.try_status()["snapshot"], f"{self.what}: a snapshot")
+        finally:
+            sampler.stop()
+        self.promise = sampler.promised_before()
+        server.kill()
 
     def _started(self, server):
         """Until it is ready; False where it ended with a word. What holds it up for good is cleared after
@@ -134,7 +155,7 @@ class ServerWalk:
     def _held(self, server):
         """The fault stays for a while: no spinning, and what is promised meanwhile is in the archive."""
         self._calm()
-        self._rows(server, 5)
+        self._rows(server, 1 if self.call == "lock" else 5)
         self._calm()
         server.check_alive()
         self.faults.clear()
@@ -157,14 +178,15 @@ class ServerWalk:
         except Waited as error:
             raise Waited(f"{error}; status {server.try_status()}") from None
 
-    def _rows(self, server, count):
-        """One after the other; an error is an answer, unless descriptors or memory are short."""
+    def _rows(self, server, count, may_end=False):
+        """One after the other; an error is an answer, unless descriptors or memory are short. may_end: it
+        may refuse them, and end: then no further ones."""
         connection = None
         for _ in range(count):
             number = len(self.ledger.sent)
             payload = self.ledger.payload(0, number)
             try:
-                connection = connection or server.connection()
+                connection = connection or server.connection(ANSWER_S)
                 connection.request("POST", "/", body=payload)
                 answer = connection.getresponse()
                 body = answer.read()
@@ -174,7 +196,11 @@ class ServerWalk:
                 else:
                     assert answer.status in (500, 503, 507), f"{answer.status} {body!r}"
                     assert len(body) > 5, f"{answer.status} without a word"
+                    if may_end:
+                        break
             except (*GONE, http.client.HTTPException) as error:
+                if may_end:
+                    break
                 server.check_alive()
                 assert not self.local_only, f"{self.what}: a row met {error!r}, not an answer"
                 connection = None
@@ -280,6 +306,7 @@ def oracle_or_none(path):
         return None
 
 
-def numbers(arrivals, every, offset=0):
-    """The arrivals to fail: each `every`-th."""
-    return range(1 + offset % every, arrivals + 1, every)
+def numbers(arrivals, lives, random):
+    """The arrivals to fail: about so many, evenly spread."""
+    step = max(1, arrivals // lives)
+    return range(1 + random.randrange(step), arrivals + 1, step)

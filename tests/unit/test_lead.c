@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lead: its steps one by one, on a real database in WAL mode that another connection writes, with real
+ * lanes to a directory archive. What the loop does at its own pace is called here in the order that a
+ * test wants: marks, freezes, stamps and the snapshot's position, each where its defence is needed.
+ */
+#include "replicator/lead_internal.h"
+
+#include "tests/unit/checks.h"
+#include "tests/unit/scratch.h"
+
+#include "base/clk.h"
+#include "base/fsio.h"
+
+#include <stdio.h>
+
+#define WAIT_MS 30000
+#define ROWS_OF_A_FREEZE                                                                           \
+    5000 /* of 4000 bytes: more than the 16 MiB past which the WAL begins anew */
+
+static struct scratch scratch;
+static struct err err;
+static struct replicator_config config;
+static struct sidecar sidecar;
+static struct spool spool;
+static struct state shared;
+static struct store *store;
+static struct stop stop;
+static struct start_plan plan;
+static struct lead_context context;
+static struct lead *lead;
+static sqlite3 *app;
+
+static void publish_nothing(void *arg, const struct replicator_status *status,
+                            const struct state_wal_map *map)
+{
+    (void)arg;
+    (void)status;
+    (void)map;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    scratch_init(&scratch);
+    err = (struct err)ERR_INIT;
+    config = (struct replicator_config){.version = "0",
+                                        .snapshot_interval_s = 3600,
+                                        .spool_bytes_max = 1 << 30,
+                                        .synchronous_normal = true};
+    (void)snprintf(config.store.dir, sizeof config.store.dir, "%s",
+                   scratch_path(&scratch, "archive"));
+    (void)snprintf(config.store.url, sizeof config.store.url, "dir:%.500s", config.store.dir);
+    check_ok(sidecar_init(&sidecar, scratch_path(&scratch, "state.db"), &err));
+    config.database_path = sidecar.database;
+    check_ok(store_open(&config.store, NULL, &store, &err));
+    check_ok(store_prepare(store, true, &err));
+    check_ok(fsio_make_dirs(sidecar.dir, &err));
+    check_ok(spool_open(&spool, sidecar.spool, &err));
+    check_ok(state_open(&shared, sidecar.state, &err));
+    stop_init(&stop);
+    context = (struct lead_context){.config = &config,
+                                    .sidecar = &sidecar,
+                                    .spool = &spool,
+                                    .state = &shared,
+                                    .stop = &stop,
+                                    .publish = publish_nothing};
+    start_plan_init(&plan);
+    lead = NULL;
+    app = NULL;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    lead_destroy(lead);
+    start_plan_deinit(&plan);
+    (void)sqlite3_close(app);
+    state_close(&shared);
+    store_close(store);
+    stop_deinit(&stop);
+    scratch_deinit(&scratch);
+    return 0;
+}
+
+/* A start as the replicator makes it, to the point where the database may be served. */
+static void begin(void)
+{
+    const struct start_input input = {&config, &sidecar, &spool, &shared, store};
+    start_plan_deinit(&plan);
+    start_plan_init(&plan);
+    check_ok(start_decide(&input, &plan, &err));
+    assert_int_equal(plan.action, START_SERVE);
+    lead = lead_create(&context, &plan);
+    assert_non_null(lead);
+    check_ok(lead_begin(lead, &err));
+    assert_int_equal(lead->capture, CAPTURE_ON);
+}
+
+static int sql(const char *text)
+{
+    return sqlite3_exec(app, text, NULL, NULL, NULL);
+}
+
+/* The app's connection; it never checkpoints, as rule 1 of the architecture wants it. */
+static void connect_app(void)
+{
+    assert_int_equal(sqlite3_open(sidecar.database, &app), SQLITE_OK);
+    assert_int_equal(
+        sql("PRAGMA wal_autocheckpoint=0; CREATE TABLE IF NOT EXISTS test (value BLOB)"),
+        SQLITE_OK);
+}
+
+/* `rows` of `bytes` each, in one transaction. */
+static void insert(int rows, int bytes)
+{
+    char text[256];
+    (void)snprintf(text, sizeof text,
+                   "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "
+                   "INSERT INTO test SELECT zeroblob(%d) FROM n",
+                   rows, bytes);
+    assert_int_equal(sql(text), SQLITE_OK);
+}
+
+static struct wal_index_header wal_now(void)
+{
+    struct wal_index_header header;
+    check_ok(wal_index_read(&lead->connections.index, &header, &err));
+    return header;
+}
+
+/* A stranger's checkpoint: the whole WAL is in the database file afterwards, and the mark allowed it. */
+static void backfill(void)
+{
+    int log_frames = 0;
+    int done_frames = -1;
+    assert_int_equal(sqlite3_wal_checkpoint_v2(app, "main", SQLITE_CHECKPOINT_PASSIVE, &log_frames,
+                                               &done_frames),
+                     SQLITE_OK);
+    assert_int_equal(log_frames, done_frames);
+    assert_int_equal(wal_index_backfilled(&lead->connections.index), wal_now().mx_frame);
+}
+
+static void test_lead__a_pass_over_a_backfilled_wal_keeps_its_mark(void **state)
+{
+    (void)state;
+    begin();
+    connect_app();
+    insert(10, 3000);
+    check_ok(lead_pass(lead, &err));
+    backfill();
+    struct wal_index_header before = wal_now();
+
+    /* as after an outage: a new generation begins with frame 1 of this WAL, which must not be reset */
+    struct wal_point parent_point = lead->segmenter.link;
+    struct generation_id parent = lead->generation;
+    check_ok(lead_cut(lead, &err));
+    check_ok(
+        lead_begin_generation(lead, CAUSE_OUTAGE, "a test", &parent, &parent_point, &before, &err));
+    check_ok(lead_pass(lead, &err));
+    assert_int_equal(lead->follower.end.position.frame_no, before.mx_frame);
+
+    insert(1, 10); /* a writer that finds no mark but 0 would begin the WAL anew now */
+    struct wal_index_header after = wal_now();
+    assert_true(wal_salts_equal(after.salts, before.salts));
+    assert_int_equal(after.mx_frame, before.mx_frame + 1);
+    check_ok(lead_pass(lead, &err));
+    assert_int_equal(lead->follower.end.position.frame_no, after.mx_frame);
+}
+
+/* lead_maintain until a freeze got through: a PASSIVE checkpoint and its pauses come before. */
+static void maintain_until_reset(void)
+{
+    int64_t until = clk_monotonic_ms() + WAIT_MS;
+    while (lead->wal_resets == 0 && clk_monotonic_ms() < until) {
+        check_ok(lead_maintain(lead, &err));
+        clk_pause_ms(5);
+    }
+    assert_int_equal(lead->wal_resets, 1);
+}
+
+static void test_lead__a_freeze_captures_what_no_pass_has_seen(void **state)
+{
+    (void)state;
+    begin();
+    connect_app();
+    insert(ROWS_OF_A_FREEZE, 4000);
+    uint32_t frames = wal_now().mx_frame;
+    assert_true(lead->seen.mx_frame < frames);
+    maintain_until_reset();
+
+    struct state_record record;
+    state_get(&shared, &record);
+    assert_true(record.reset_follows);
+    assert_int_equal(record.reset_point.position.frame_no, frames);
+    assert_int_equal(lead->follower.end.position.wal_no, 2);
+    assert_int_equal(lead->segmenter.link.position.frame_no, frames);
+}
+
+static void test_lead__after_a_freeze_others_may_checkpoint_and_write(void **state)
+{
+    (void)state;
+    begin();
+    connect_app();
+    insert(ROWS_OF_A_FREEZE, 4000);
+    maintain_until_reset();
+    assert_false(lead->at_mark0);
+    assert_false(lead->connections.holds_checkpoint);
+    assert_false(lead->connections.holds_write);
+    insert(1, 10);
+    assert_int_equal(sqlite3_wal_checkpoint_v2(app, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL),
+                     SQLITE_OK);
+}
+
+static void test_lead__the_oldest_commits_stamp_stays_until_its_segment_is_cut(void **state)
+{
+    (void)state;
+    begin();
+    connect_app();
+    check_ok(lead_pass(lead, &err));
+    check_ok(lead_cut(lead, &err));
+    struct state_live *live = shared.live;
+    int64_t now = clk_boottime_ms();
+    insert(1, 10);
+    atomic_store(&live->uncaptured_ms, now);
+    check_ok(lead_pass(lead, &err));
+    assert_int_equal(atomic_load(&live->capturing_ms), now);
+
+    insert(1, 10);
+    atomic_store(&live->uncaptured_ms, now + 1000);
+    check_ok(lead_pass(lead, &err));
+    assert_int_equal(atomic_load(&live->uncaptured_ms), 0);
+    assert_int_equal(atomic_load(&live->capturing_ms), now);
+    check_ok(lead_cut(lead, &err));
+    assert_int_equal(atomic_load(&live->capturing_ms), 0);
+}
+
+static void test_lead__a_snapshot_begins_where_the_capture_stands(void **state)
+{
+    (void)state;
+    begin();
+    connect_app();
+    insert(10, 3000); /* no pass has seen these, and the snapshot has them */
+    check_ok(lead_begin_snapshot(lead, &err));
+    assert_int_equal(lead->follower.end.position.frame_no, wal_now().mx_frame);
+}
+
+static void test_lead__goes_on_inside_a_large_transaction(void **state)
+{
+    (void)state;
+    begin();
+    connect_app();
+    insert(1700, 4000); /* 7 MB: the first 4 MiB are cut off into the spool */
+    check_ok(lead_pass(lead, &err));
+    struct wal_point link = lead->segmenter.link;
+    assert_true(link.position.frame_no < wal_now().mx_frame);
+    struct shipper_view
+        view; /* the birth's note would else be pending, and its frames begin anew */
+    int64_t until = clk_monotonic_ms() + WAIT_MS;
+    do {
+        clk_pause_ms(2);
+        shipper_get_view(lead->shipper, &view);
+    } while (view.spool_segments > 0 && clk_monotonic_ms() < until);
+    assert_int_equal(view.spool_segments, 0);
+    lead_destroy(lead); /* what was only gathered goes, as in a kill */
+
+    begin();
+    assert_int_equal(lead->segmenter.link.position.frame_no, link.position.frame_no);
+    assert_true(lead->segmenter.inside_transaction);
+    check_ok(lead_cut(lead, &err));
+    assert_false(lead->segmenter.inside_transaction);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_lead__a_pass_over_a_backfilled_wal_keeps_its_mark,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lead__a_freeze_captures_what_no_pass_has_seen, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_lead__after_a_freeze_others_may_checkpoint_and_write,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_lead__the_oldest_commits_stamp_stays_until_its_segment_is_cut, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lead__a_snapshot_begins_where_the_capture_stands,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lead__goes_on_inside_a_large_transaction, setup,
+                                        teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
