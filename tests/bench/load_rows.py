@@ -85,7 +85,7 @@ def _pair(session, with_archive, without):
 def saturated_rows(session):
     for tool in (wrk, hey):
         def loaded(server, tool=tool):
-            return Loaded(server, lambda: tool(server.url, 50, session.round_s))
+            return Loaded(server, lambda: tool(server.url, 50, session.long_round_s))
         values, strangers = session.in_turn(_pair(session, loaded, loaded), session.many_rounds)
         on, off = values["with"], values["without"]
         after = median([one.after_s / one.cpu_s for one in on])

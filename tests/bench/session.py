@@ -30,6 +30,7 @@ class Session:
         self.rounds = 2 if quick else 8
         self.many_rounds = 2 if quick else 16
         self.round_s = 1 if quick else 1.2
+        self.long_round_s = 1 if quick else 2  # some ship intervals: little is left for after the load
         self.retries = 0 if quick else RETRIES_MAX
         self.plots = {}
 

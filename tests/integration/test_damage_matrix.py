@@ -8,8 +8,9 @@ Method: a server's archive in memory; the state at every position of it, whose r
 the ledger first. Then one restore per change, in one process (restore_probe.c). The truth of a changed
 segment is arithmetic: what lies before it is good.
 
-HARVEY_DAMAGE_PART=K/N does the K-th of N parts of the objects (K from 1). Objects larger than
-HARVEY_DAMAGE_BYTES (1024) are cut at and changed in that many places, drawn by the seed.
+All of it are half a million restores: HARVEY_DAMAGE_PART=K/N does the K-th of N parts of the objects (K
+from 1; 1/1 is all), by default one of 40, drawn by the seed. Objects larger than HARVEY_DAMAGE_BYTES (1024)
+are cut at and changed in that many places, drawn too.
 """
 
 import os
@@ -164,7 +165,7 @@ class Matrix:
 
     def part(self):
         """The keys of this part."""
-        part = re.fullmatch(r"(\d+)/(\d+)", os.environ.get("HARVEY_DAMAGE_PART", "1/1"))
+        part = re.fullmatch(r"(\d+)/(\d+)", self.chosen)
         return sorted(self.objects)[int(part[1]) - 1::int(part[2])]
 
     def tell(self, what):
@@ -190,6 +191,7 @@ def matrix(request, shared_minio):
 def whole(matrix, scene):
     """The matrix with its archive whole, before and after."""
     matrix.random = random.Random(scene.seed)
+    matrix.chosen = os.environ.get("HARVEY_DAMAGE_PART") or f"{matrix.random.randint(1, 40)}/40"
     matrix.done = matrix.refused = 0
     yield matrix
     for key in matrix.archive.keys():

@@ -37,7 +37,7 @@ SERVER_EXITS = (1, 2, 6, 7)  # docs/configuration.md, but for 0
 RESTORE_EXITS = (1, 2, 3, 4, 5, 6, 7)
 SPINNING = 3000  # failed calls in HOLD_S: a pause of any kind stays far below
 HOLD_S = 0.5
-ANSWER_S = 180  # without locks SQLite tries for 10 s in each call: an open, a BEGIN, another one
+ANSWER_S = 120  # without locks: an open, a BEGIN, another one, 10 s each
 
 
 class ServerWalk:
@@ -53,7 +53,6 @@ class ServerWalk:
         scene = self.scene
         scene.wipe()
         self.archive = scene.archive("dir")
-        self.call = call
         self.what = f"{call}:{error} from {first}{' on' if for_good else ''}"
         self.ledger = Ledger()
         if self.large:
@@ -62,7 +61,9 @@ class ServerWalk:
         self.faults = Faults(scene, scene.volume, self.archive.path)
         kinds = CALLS[call][0]
         self.faults.order(kinds, error, first, for_good)
-        self.local_only = call not in ("memory", "descriptor", "thread")
+        # without locks SQLite stands still for 10 s in each call, in the http thread's too
+        self.local_only = call not in ("memory", "descriptor", "thread", "lock")
+        self.slow = call == "lock" and for_good
         live = self._live_locked if call == "unlock" else self._live
         server = self.faults.on(scene.server(self.archive, name=f"life-{self.lives}"))
         try:
@@ -92,7 +93,7 @@ class ServerWalk:
             return
         sampler = self.scene.sampler(server)
         try:
-            self._rows(server, self.count)
+            self._rows(server, self.count, to_refusal=self.slow)
             self._recovers(server, for_good)
             self._rows(server, 3)
         finally:
@@ -110,7 +111,7 @@ class ServerWalk:
         try:
             until(lambda: not server.is_alive() or self.faults.failed() > 0 or server.readyz()
                   and server.readyz().code == 200, f"{self.what}: a start")
-            self._rows(server, self.count, may_end=True)
+            self._rows(server, self.count, to_refusal=True, may_end=True)
             until(lambda: not server.is_alive() or self.faults.failed() > 0
                   or server.try_status()["snapshot"], f"{self.what}: a snapshot")
         finally:
@@ -155,7 +156,7 @@ class ServerWalk:
     def _held(self, server):
         """The fault stays for a while: no spinning, and what is promised meanwhile is in the archive."""
         self._calm()
-        self._rows(server, 1 if self.call == "lock" else 5)
+        self._rows(server, 5, to_refusal=self.slow)
         self._calm()
         server.check_alive()
         self.faults.clear()
@@ -163,24 +164,24 @@ class ServerWalk:
 
     def _recovers(self, server, for_good):
         """By itself: ready, everything archived, a snapshot, nothing red."""
-        def look():
-            nonlocal for_good
+        def is_green():
             server.check_alive()
-            if for_good and self.faults.failed() > 0:
-                self._held(server)
-                for_good = False
             status = server.try_status()
             return (status and status["ready"] and not status["alarm"] and status["snapshot"]
                     and status["archived"] and status["lag"]["frames"] == 0
                     and position_of(status, "archived") == position_of(status))
         try:
-            until(look, f"{self.what}: green again")
+            if for_good:
+                until(lambda: self.faults.failed() > 0 or is_green(), f"{self.what}: the fault")
+                if self.faults.failed() > 0:
+                    self._held(server)
+            until(is_green, f"{self.what}: green again")
         except Waited as error:
             raise Waited(f"{error}; status {server.try_status()}") from None
 
-    def _rows(self, server, count, may_end=False):
-        """One after the other; an error is an answer, unless descriptors or memory are short. may_end: it
-        may refuse them, and end: then no further ones."""
+    def _rows(self, server, count, to_refusal=False, may_end=False):
+        """One after the other; an error is an answer, unless descriptors or memory are short. to_refusal:
+        none after the first that is not acknowledged. may_end: the server may end."""
         connection = None
         for _ in range(count):
             number = len(self.ledger.sent)
@@ -196,14 +197,15 @@ class ServerWalk:
                 else:
                     assert answer.status in (500, 503, 507), f"{answer.status} {body!r}"
                     assert len(body) > 5, f"{answer.status} without a word"
-                    if may_end:
+                    if to_refusal:
                         break
             except (*GONE, http.client.HTTPException) as error:
-                if may_end:
-                    break
-                server.check_alive()
-                assert not self.local_only, f"{self.what}: a row met {error!r}, not an answer"
+                if not may_end:
+                    server.check_alive()
+                    assert not self.local_only, f"{self.what}: a row met {error!r}, not an answer"
                 connection = None
+                if to_refusal:
+                    break
         if connection:
             connection.close()
 
