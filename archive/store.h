@@ -45,9 +45,11 @@ struct store_config {
     char endpoint[256]; /* "http://minio:9000" */
     char access_key_id[STORE_SECRET_BYTES];
     char secret_access_key[STORE_SECRET_BYTES]; /* never logged */
-    char ca_file[STORE_URL_BYTES];              /* "" = the system's */
-    int64_t connect_timeout_ms;                 /* 0 = default 5000 */
-    int64_t request_timeout_ms;                 /* 0 = default 60000, the whole of one call */
+    char access_key_id_file[STORE_URL_BYTES];   /* where it came from; "" = a variable */
+    char secret_access_key_file[STORE_URL_BYTES];
+    char ca_file[STORE_URL_BYTES]; /* "" = the system's */
+    int64_t connect_timeout_ms;    /* 0 = default 5000 */
+    int64_t request_timeout_ms;    /* 0 = default 60000, the whole of one call */
 };
 
 enum store_feature {

@@ -243,10 +243,10 @@ static enum rc store_config_read_secret_file(char secret[STORE_SECRET_BYTES], co
     return rc;
 }
 
-/* NAME or NAME_FILE, not both; *found says whether one of them was there. */
-static enum rc store_config_read_secret(char secret[STORE_SECRET_BYTES], const char *name,
-                                        store_config_lookup_fn *lookup, bool *found,
-                                        struct err *err)
+/* NAME or NAME_FILE, not both; *found says whether one of them was there, `file` which file. */
+static enum rc store_config_read_secret(char secret[STORE_SECRET_BYTES], char file[STORE_URL_BYTES],
+                                        const char *name, store_config_lookup_fn *lookup,
+                                        bool *found, struct err *err)
 {
     char file_name[64];
     (void)snprintf(file_name, sizeof file_name, "%s_FILE", name);
@@ -258,7 +258,11 @@ static enum rc store_config_read_secret(char secret[STORE_SECRET_BYTES], const c
                        file_name);
     }
     if (path != NULL) {
-        return store_config_read_secret_file(secret, file_name, path, err);
+        enum rc rc = store_config_read_secret_file(secret, file_name, path, err);
+        if (rc == RC_OK && !store_config_copy(file, STORE_URL_BYTES, path, strlen(path))) {
+            rc = err_set(err, RC_INVALID, "%s='%.200s…': the path is too long", file_name, path);
+        }
+        return rc;
     }
     return value == NULL ? RC_OK
                          : store_config_take_secret(secret, name, value, strlen(value), err);
@@ -274,10 +278,11 @@ static enum rc store_config_read_pair(struct store_config *config, const char *i
 {
     bool has_id = false;
     bool has_secret = false;
-    enum rc rc = store_config_read_secret(config->access_key_id, id_name, lookup, &has_id, err);
+    enum rc rc = store_config_read_secret(config->access_key_id, config->access_key_id_file,
+                                          id_name, lookup, &has_id, err);
     if (rc == RC_OK) {
-        rc = store_config_read_secret(config->secret_access_key, secret_name, lookup, &has_secret,
-                                      err);
+        rc = store_config_read_secret(config->secret_access_key, config->secret_access_key_file,
+                                      secret_name, lookup, &has_secret, err);
     }
     *found = has_id || has_secret;
     if (rc == RC_OK && has_id != has_secret) {
@@ -341,5 +346,27 @@ enum rc store_config_read(struct store_config *config, store_config_lookup_fn *l
     if (rc == RC_OK) {
         rc = store_config_read_ca(config, lookup, err);
     }
+    return rc;
+}
+
+enum rc store_config_renew_credentials(struct store_config *config, struct err *err)
+{
+    struct store_config fresh = *config;
+    enum rc rc = RC_OK;
+    if (config->access_key_id_file[0] != '\0') {
+        rc = store_config_read_secret_file(fresh.access_key_id, "HARVEY_S3_ACCESS_KEY_ID_FILE",
+                                           config->access_key_id_file, err);
+    }
+    if (rc == RC_OK && config->secret_access_key_file[0] != '\0') {
+        rc = store_config_read_secret_file(fresh.secret_access_key,
+                                           "HARVEY_S3_SECRET_ACCESS_KEY_FILE",
+                                           config->secret_access_key_file, err);
+    }
+    if (rc == RC_OK) {
+        memcpy(config->access_key_id, fresh.access_key_id, sizeof config->access_key_id);
+        memcpy(config->secret_access_key, fresh.secret_access_key,
+               sizeof config->secret_access_key);
+    }
+    explicit_bzero(&fresh, sizeof fresh);
     return rc;
 }

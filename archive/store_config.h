@@ -25,6 +25,12 @@ typedef const char *store_config_lookup_fn(const char *name);
 RC_MUST_CHECK enum rc store_config_read(struct store_config *config, store_config_lookup_fn *lookup,
                                         struct err *err);
 
+/*
+ * Reads again what came from a file (HARVEY_S3_…_FILE): a mounted secret may have been changed. Where one
+ * cannot be read, or holds no secret, both stay as they are. Same errors.
+ */
+RC_MUST_CHECK enum rc store_config_renew_credentials(struct store_config *config, struct err *err);
+
 /* The names above, NULL-terminated: for refusing unknown HARVEY_* names. */
 extern const char *const store_config_names[];
 

@@ -7,6 +7,7 @@
  */
 #include "archive/store_s3.h"
 
+#include "archive/store_config.h"
 #include "archive/store_s3_internal.h"
 
 #include <curl/curl.h>
@@ -62,6 +63,10 @@ S3Status store_s3_on_properties(const S3ResponseProperties *properties, void *ar
 
 void store_s3_begin(struct store_s3 *s3, struct store_s3_call *call)
 {
+    struct err ignored;
+    if (s3->denied) { /* a mounted secret may have been changed; else the same are refused again */
+        s3->denied = store_config_renew_credentials(&s3->config, &ignored) != RC_OK;
+    }
     call->s3 = s3;
     call->status = S3StatusInternalError;
     call->guard.stop = s3->base.stop;
@@ -128,6 +133,7 @@ enum rc store_s3_fail(const struct store_s3_call *call, const char *what, const 
         struct err failure = ERR_INIT;
         enum rc rc = s3_answer_fail(&call->guard.answer, what, key, &failure);
         bool refused = rc == RC_DENIED || rc == RC_INVALID;
+        call->s3->denied = call->s3->denied || rc == RC_DENIED;
         if (refused && !s3_answer_wants_v4(&call->guard.answer) &&
             store_s3_host_wants_v4(call->s3->config.endpoint)) {
             return err_set(err, rc, "%s; it wants Signature V4, not supported yet (AWS, R2, B2)",

@@ -14,6 +14,7 @@ struct store_s3 {
     struct store base;
     struct store_config config; /* copied: holds the strings that `bucket` points into */
     S3BucketContext bucket;
+    bool denied;         /* the last answer said so: the next request reads the credentials again */
     bool etag_is_opaque; /* this store's ETags are not the MD5 of the bytes (SSE-KMS, no-compat) */
     uint8_t *body;       /* owned: a file's bytes while they are sent; kept for the next one */
     size_t body_capacity;

@@ -347,7 +347,10 @@ enum rc lead_maintain(struct lead *lead, struct err *err)
 enum rc lead_begin_snapshot(struct lead *lead, struct err *err)
 {
     sqlite3 *source = NULL;
+    struct shipper_view view;
     struct snapshot_job job = {.generation = lead->generation};
+    shipper_get_view(lead->shipper, &view);
+    job.in_background = view.has_snapshot; /* without one nothing of the generation is archived */
     enum rc rc = lead_connections_open_one(lead->context->sidecar->database, false, &source, err);
     if (rc == RC_OK) { /* the first read opens the wal-index: not under the lock */
         int code = sqlite3_exec(source, "SELECT 1 FROM sqlite_schema LIMIT 1", NULL, NULL, NULL);

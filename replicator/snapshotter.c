@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define SNAPSHOT_LEVEL 3 /* stored bytes must stay near `zstd -3` of the file */
@@ -358,6 +359,36 @@ done:
     return rc;
 }
 
+#define SNAPSHOT_NICE 10 /* a tenth of the CPU beside one busy thread, all of it beside none */
+
+struct snapshot_packing {
+    struct snapshotter *s;
+    enum rc rc;
+    struct err err;
+};
+
+static void *snapshot_packing_thread_main(void *arg)
+{
+    struct snapshot_packing *packing = arg;
+    (void)pthread_setname_np(pthread_self(), "packing");
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), SNAPSHOT_NICE); /* of this thread alone */
+    packing->rc = snapshot_pack(packing->s, &packing->err);
+    return NULL;
+}
+
+/* On a thread that takes no lock of ours, for it can never go back to the priority of the others. */
+static enum rc snapshot_pack_in_background(struct snapshotter *s, struct err *err)
+{
+    struct snapshot_packing packing = {.s = s, .err = ERR_INIT};
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, snapshot_packing_thread_main, &packing) != 0) {
+        return snapshot_pack(s, err);
+    }
+    (void)pthread_join(thread, NULL);
+    *err = packing.err;
+    return packing.rc;
+}
+
 /* ---- upload ---- */
 
 /* Waits until the confirmed run covers the snapshot's position (or only until its birth is put). */
@@ -485,7 +516,8 @@ static void *snapshotter_thread_main(void *arg)
     if (s->source != NULL) {
         if ((rc = snapshot_copy(s, &err)) == RC_OK) {
             FAILPOINT("snapshot_copied");
-            rc = snapshot_pack(s, &err);
+            rc = s->job.in_background ? snapshot_pack_in_background(s, &err)
+                                      : snapshot_pack(s, &err);
         }
     }
     if (rc == RC_OK) {

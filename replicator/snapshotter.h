@@ -32,6 +32,8 @@ struct snapshot_job {
     uint32_t page_size_bytes;
     uint32_t database_pages;
     int64_t unix_ms;
+    bool
+        in_background; /* nobody waits for it: packing leaves the CPU to whoever answers requests */
 };
 
 struct snapshotter;

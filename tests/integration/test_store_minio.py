@@ -89,6 +89,43 @@ def test_store_minio__its_credentials_are_changed(scene):
     compare(scene, server, archive, ledger)
 
 
+def test_store_minio__a_mounted_secret_is_changed(scene):
+    """HARVEY_S3_…_FILE under a running server: the refusal shows, and the new files end it."""
+    minio = scene.minio()
+    archive = BucketArchive(minio)
+    files = {"HARVEY_S3_ACCESS_KEY_ID": scene.path("key"),
+             "HARVEY_S3_SECRET_ACCESS_KEY": scene.path("secret")}
+
+    def mount():
+        """One after the other: for a moment they are of two pairs."""
+        files["HARVEY_S3_ACCESS_KEY_ID"].write_text(minio.access_key + "\n")
+        files["HARVEY_S3_SECRET_ACCESS_KEY"].write_text(minio.secret_key + "\n")
+    plain = archive.environment()
+    archive.environment = lambda: {
+        **{name: value for name, value in plain.items() if name not in files},
+        **{f"{name}_FILE": path for name, path in files.items()}}
+    mount()
+    server = scene.server(archive).start_ready()
+    generation = server.wait_snapshot()["generation"]
+    ledger = scene.rows(server, 20)
+    server.wait_archived()
+    minio.kill()
+    minio.access_key = minio.s3.access_key = secrets.token_hex(8)
+    minio.secret_key = minio.s3.secret_key = secrets.token_hex(16)
+    minio.start_ready()
+    scene.rows(server, 20, ledger)
+    refused = server.wait_status(lambda s: s["store"]["state"] == "down", "the refusal to show")
+    files["HARVEY_S3_SECRET_ACCESS_KEY"].write_text("\n")  # no secret: what was there stays
+    asked = refused["counters"]["store_requests"]
+    server.wait_status(lambda s: s["counters"]["store_requests"] > asked + 1
+                       and s["store"]["state"] == "down", "it to be refused again")
+    mount()
+    assert server.wait_archived()["generation"] == generation
+    assert not server.status()["alarm"]
+    assert minio.secret_key not in server.log(whole=True)
+    compare(scene, server, archive, ledger)
+
+
 @pytest.fixture
 def small_minio(scene):
     """A MinIO whose disk is a filesystem of 160 MB. Gives (minio, its folder)."""

@@ -252,6 +252,38 @@ static void test_store_config__secret_files(void **state)
     scratch_deinit(&scratch);
 }
 
+static void test_store_config__renews_what_came_from_files(void **state)
+{
+    (void)state;
+    struct err err = ERR_INIT;
+    struct store_config config;
+    struct scratch scratch;
+    scratch_init(&scratch);
+    set_bucket();
+    set("HARVEY_S3_ACCESS_KEY_ID", NULL);
+    set("HARVEY_S3_SECRET_ACCESS_KEY", NULL);
+    set("HARVEY_S3_ACCESS_KEY_ID_FILE", scratch_path(&scratch, "key"));
+    set("HARVEY_S3_SECRET_ACCESS_KEY_FILE", scratch_path(&scratch, "secret"));
+    write_file(scratch_path(&scratch, "key"), "old-key");
+    write_file(scratch_path(&scratch, "secret"), "old-secret");
+    check_ok(store_config_read(&config, lookup, &err));
+    write_file(scratch_path(&scratch, "key"), "new-key\n");
+    write_file(scratch_path(&scratch, "secret"), "\n"); /* half written: both stay */
+    check_fails(RC_INVALID, store_config_renew_credentials(&config, &err));
+    assert_string_equal(config.access_key_id, "old-key");
+    assert_string_equal(config.secret_access_key, "old-secret");
+    write_file(scratch_path(&scratch, "secret"), "new-secret\n");
+    check_ok(store_config_renew_credentials(&config, &err));
+    assert_string_equal(config.access_key_id, "new-key");
+    assert_string_equal(config.secret_access_key, "new-secret");
+
+    set_bucket(); /* from variables: nothing to read again */
+    check_ok(store_config_read(&config, lookup, &err));
+    check_ok(store_config_renew_credentials(&config, &err));
+    assert_string_equal(config.secret_access_key, SECRET);
+    scratch_deinit(&scratch);
+}
+
 static void test_store_config__shows_no_secret(void **state)
 {
     static const char *const bad[] = {SECRET " ", "line\n" SECRET, "\xc3\xa4" SECRET};
@@ -325,6 +357,7 @@ int main(void)
         cmocka_unit_test(test_store_config__endpoints),
         cmocka_unit_test(test_store_config__where_credentials_come_from),
         cmocka_unit_test(test_store_config__secret_files),
+        cmocka_unit_test(test_store_config__renews_what_came_from_files),
         cmocka_unit_test(test_store_config__shows_no_secret),
         cmocka_unit_test(test_store_config__ca_file),
         cmocka_unit_test(test_store_config__bucket_settings_mean_nothing_elsewhere),
