@@ -19,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #define SNAPSHOT_LEVEL 3 /* stored bytes must stay near `zstd -3` of the file */
@@ -371,7 +370,7 @@ static void *snapshot_packing_thread_main(void *arg)
 {
     struct snapshot_packing *packing = arg;
     (void)pthread_setname_np(pthread_self(), "packing");
-    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), SNAPSHOT_NICE); /* of this thread alone */
+    (void)!nice(SNAPSHOT_NICE); /* of this thread alone, as Linux has it: nice(2) */
     packing->rc = snapshot_pack(packing->s, &packing->err);
     return NULL;
 }

@@ -15,8 +15,10 @@ import pytest
 
 from harness import env, oracle
 from harness.foreign import sqlite3
+from harness.hold import Hold
 from harness.host import Faults
 from harness.load import Ledger
+from harness.server import position_of
 from harness.wait import until
 
 PAGE_SIZES = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
@@ -302,6 +304,32 @@ def test_shapes__a_snapshot_while_the_database_grows(scene):
     rows = oracle.read_rows(compare_all(scene, server, archive))
     assert oracle.compare(rows, None, ledger, time.monotonic()).lost == 0
     assert len(archive.generation_ids()) == 1
+
+
+@pytest.mark.skipif(env.is_slow_build(), reason="the hooks flavour is a build of its own")
+def test_shapes__a_later_snapshot_is_packed_in_the_background(scene):
+    """The first is waited for. Of a later one the packing leaves the CPU to all others, and holds none up."""
+    binary = env.hooks_program("server")
+    if binary is None:
+        env.cannot_run("no server with test hooks: `make FLAVOUR=hooks build`")
+    hold = Hold(scene, "snapshot_part_made", begun=False)
+    archive = scene.archive("dir")
+    server = scene.server(archive, binary=binary, SNAPSHOT_INTERVAL_S=1, TEST_HOLD=hold.setting)
+    first = position_of(server.start_ready().wait_snapshot(), "snapshot")
+    hold.begin()
+    ledger = scene.rows(server, 5)
+    hold.wait()
+    nices = server.thread_nices()
+    others = {name: nice for name, nice in nices.items() if name != "packing"}
+    usual = others["http"]
+    assert nices["packing"] == min(19, usual + 10)
+    assert {"http", "writer", "leader", "lane"} <= set(others) and set(others.values()) == {usual}, nices
+    scene.rows(server, 20, ledger)
+    server.wait_archived()
+    hold.end()
+    server.wait_status(lambda s: position_of(s, "snapshot") != first, "the later snapshot")
+    rows = oracle.read_rows(compare_all(scene, server, archive))
+    assert oracle.compare(rows, None, ledger, time.monotonic()).lost == 0
 
 
 def test_shapes__to_every_position_of_a_run(scene, archive):

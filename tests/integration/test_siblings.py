@@ -13,6 +13,7 @@ import pytest
 
 from harness import env
 from harness.door import Door, behind, wait_joined
+from harness.hold import Hold
 from harness.raw import Raw, get, once, post
 from harness.wait import holds_for, until
 
@@ -22,22 +23,6 @@ pytestmark = pytest.mark.skipif(env.is_slow_build(), reason="the hooks flavour i
 @pytest.fixture
 def door(scene):
     return scene.also_end(Door(scene.dir)).start()
-
-
-class Hold:
-    """A server with test hooks that stops at a step while this stands."""
-
-    def __init__(self, scene, step):
-        self.file = scene.dir / f"hold-{step}"
-        self.held = scene.dir / f"hold-{step}.held"
-        self.setting = f"{step}:{self.file}"
-        self.file.touch()
-
-    def wait(self):
-        until(self.held.exists, f"somebody at {self.setting}")
-
-    def end(self):
-        self.file.unlink()
 
 
 def hooked(door, scene, archive=None, hold=None, **settings):

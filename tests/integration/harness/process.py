@@ -103,6 +103,12 @@ class Process:
         return [path.read_text().rsplit(")", 1)[1].split()[0]
                 for path in Path(f"/proc/{self.pid}/task").glob("*/stat")]
 
+    def thread_nices(self):
+        """{name: nice value} of its threads."""
+        texts = [path.read_text() for path in Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        return {text.split("(", 1)[1].rsplit(")", 1)[0]: int(text.rsplit(")", 1)[1].split()[16])
+                for text in texts}
+
     def thaw(self):
         self.signal(signal.SIGCONT)
 
