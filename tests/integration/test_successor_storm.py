@@ -57,7 +57,9 @@ class Storm:
                                  SNAPSHOT_INTERVAL_S=self.random.choice([1, 3600]))
 
     def weather(self):
-        if self.archive.kind == "dir" and self.random.random() < 0.35:
+        """Nobody can be away who has not been there: the first server makes the directory."""
+        if (self.archive.kind == "dir" and (self.away or self.archive.path.exists())
+                and self.random.random() < 0.35):
             self.archive.mend() if self.away else self.archive.break_off()
             self.away = not self.away
             self.told.append("away" if self.away else "back")

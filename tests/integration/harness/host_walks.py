@@ -171,11 +171,11 @@ class ServerWalk:
                     and status["archived"] and status["lag"]["frames"] == 0
                     and position_of(status, "archived") == position_of(status))
         try:
-            if for_good:
-                until(lambda: self.faults.failed() > 0 or is_green(), f"{self.what}: the fault")
-                if self.faults.failed() > 0:
-                    self._held(server)
-            until(is_green, f"{self.what}: green again")
+            until(lambda: for_good and self.faults.failed() > 0 or is_green(),
+                  f"{self.what}: green again, or a fault that stays")
+            if for_good and self.faults.failed() > 0:
+                self._held(server)
+                until(is_green, f"{self.what}: green again after the fault")
         except Waited as error:
             raise Waited(f"{error}; status {server.try_status()}") from None
 
