@@ -129,8 +129,9 @@ def test_siblings__a_full_one_leaves_clients_to_the_sibling(door, scene):
         assert answer and answer[0] == 200, answer
         client.close()
     for server in servers:
-        until(lambda server=server: "connections may come again" in server.log() or
-              "may not come" not in server.log(), "room")
+        until(lambda server=server: "listening" in server.log() and (  # and so can take a signal
+              "connections may come again" in server.log() or "may not come" not in server.log()),
+              "room")
         server.stop_clean()
 
 
