@@ -64,8 +64,8 @@ S3Status store_s3_on_properties(const S3ResponseProperties *properties, void *ar
 void store_s3_begin(struct store_s3 *s3, struct store_s3_call *call)
 {
     struct err ignored;
-    if (s3->denied) { /* a mounted secret may have been changed; else the same are refused again */
-        s3->denied = store_config_renew_credentials(&s3->config, &ignored) != RC_OK;
+    if (s3->credentials_are_old) { /* a mounted secret may have been changed; else they stay */
+        s3->credentials_are_old = store_config_renew_credentials(&s3->config, &ignored) != RC_OK;
     }
     call->s3 = s3;
     call->status = S3StatusInternalError;
@@ -80,6 +80,9 @@ void store_s3_end(struct store_s3_call *call)
 {
     s3_guard_end(&call->guard);
     call->s3->base.request_count += call->guard.performed_count;
+    if (call->guard.answer.http_status == 401 || call->guard.answer.http_status == 403) {
+        call->s3->credentials_are_old = true;
+    }
     ASSERT(call->guard.performed_count <= 1);
 }
 
@@ -133,7 +136,6 @@ enum rc store_s3_fail(const struct store_s3_call *call, const char *what, const 
         struct err failure = ERR_INIT;
         enum rc rc = s3_answer_fail(&call->guard.answer, what, key, &failure);
         bool refused = rc == RC_DENIED || rc == RC_INVALID;
-        call->s3->denied = call->s3->denied || rc == RC_DENIED;
         if (refused && !s3_answer_wants_v4(&call->guard.answer) &&
             store_s3_host_wants_v4(call->s3->config.endpoint)) {
             return err_set(err, rc, "%s; it wants Signature V4, not supported yet (AWS, R2, B2)",
@@ -331,7 +333,8 @@ enum rc store_s3_create(const struct store_config *config, struct store **store,
         return err_set(err, RC_NOMEM, "no memory for a store");
     }
     s3->base.ops = &store_s3_ops;
-    s3->config = *config;
+    s3->config = *config; /* as the process was started with: perhaps days ago */
+    s3->credentials_are_old = true;
     memcpy(s3->base.url, config->url, sizeof s3->base.url);
     if (s3->config.connect_timeout_ms <= 0) {
         s3->config.connect_timeout_ms = STORE_S3_CONNECT_TIMEOUT_MS;

@@ -14,7 +14,8 @@ struct store_s3 {
     struct store base;
     struct store_config config; /* copied: holds the strings that `bucket` points into */
     S3BucketContext bucket;
-    bool denied;         /* the last answer said so: the next request reads the credentials again */
+    bool
+        credentials_are_old; /* a handle's first request, or a refusal: read again before the next */
     bool etag_is_opaque; /* this store's ETags are not the MD5 of the bytes (SSE-KMS, no-compat) */
     uint8_t *body;       /* owned: a file's bytes while they are sent; kept for the next one */
     size_t body_capacity;

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #define SNAPSHOT_LEVEL 3 /* stored bytes must stay near `zstd -3` of the file */
+#define SNAPSHOT_NICE 10 /* a tenth of the CPU beside one busy thread, all of it beside none */
 #define SNAPSHOT_STEP_PAGES 256
 #define SNAPSHOT_READ_BYTES (256u << 10)
 #define SNAPSHOT_FREE_SPARE_BYTES (4ull << 20)
@@ -357,8 +358,6 @@ done:
     buf_deinit(&json);
     return rc;
 }
-
-#define SNAPSHOT_NICE 10 /* a tenth of the CPU beside one busy thread, all of it beside none */
 
 struct snapshot_packing {
     struct snapshotter *s;

@@ -55,8 +55,6 @@ class Session:
         if archive is None and kind:
             archive = self.scene.archive(kind)
         binary = env.hooks_program("server") if hooks else None
-        if hooks and binary is None:
-            raise RuntimeError("the flavour with test hooks is not built (make FLAVOUR=hooks build)")
         server = Server(self.scene, archive, database=database or folder / "state.db",
                         name=folder.name, binary=binary,
                         **{"SYNCHRONOUS": "NORMAL", "SHIP_INTERVAL_MS": 1000,

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from harness import oracle
-from harness.env import cannot_run, hooks_program, program
+from harness.env import hooks_program, is_slow_build, program
 from harness.raw import PATIENCE_S, Raw, get, once, post, rows_of
 from harness.wait import until
 
@@ -119,11 +119,10 @@ def test_http__stop_says_so_and_does_not_wait_for_the_idle(scene):
         assert server.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.skipif(is_slow_build(), reason="the hooks flavour is a build of its own")
 def test_http__stop_waits_for_a_half_sent_request(scene):
     """Its client goes on well after the last moment in which a drain without it would be over."""
     binary = hooks_program("server")
-    if binary is None:
-        cannot_run("no server with test hooks: `make FLAVOUR=hooks build`")
     server = scene.server(None, binary=binary, TEST_LEAVE_FOR_EVER=1).start_ready()
     with Raw(server) as slow:
         request = post("sent in two pieces")

@@ -310,8 +310,6 @@ def test_shapes__a_snapshot_while_the_database_grows(scene):
 def test_shapes__a_later_snapshot_is_packed_in_the_background(scene):
     """The first is waited for. Of a later one the packing leaves the CPU to all others, and holds none up."""
     binary = env.hooks_program("server")
-    if binary is None:
-        env.cannot_run("no server with test hooks: `make FLAVOUR=hooks build`")
     hold = Hold(scene, "snapshot_part_made", begun=False)
     archive = scene.archive("dir")
     server = scene.server(archive, binary=binary, SNAPSHOT_INTERVAL_S=1, TEST_HOLD=hold.setting)

@@ -89,41 +89,72 @@ def test_store_minio__its_credentials_are_changed(scene):
     compare(scene, server, archive, ledger)
 
 
+class Mounted:
+    """An archive whose credentials the server has from files."""
+
+    def __init__(self, scene):
+        self.minio = scene.minio()
+        self.archive = BucketArchive(self.minio)
+        self.files = {"HARVEY_S3_ACCESS_KEY_ID": scene.path("key"),
+                      "HARVEY_S3_SECRET_ACCESS_KEY": scene.path("secret")}
+        plain = self.archive.environment()
+        self.archive.environment = lambda: {
+            **{name: value for name, value in plain.items() if name not in self.files},
+            **{f"{name}_FILE": path for name, path in self.files.items()}}
+        self.mount()
+
+    def mount(self):
+        """One after the other: for a moment they are of two pairs."""
+        self.files["HARVEY_S3_ACCESS_KEY_ID"].write_text(self.minio.access_key + "\n")
+        self.files["HARVEY_S3_SECRET_ACCESS_KEY"].write_text(self.minio.secret_key + "\n")
+
+    def change(self):
+        """The store's, not the files."""
+        self.minio.kill()
+        self.minio.access_key = self.minio.s3.access_key = secrets.token_hex(8)
+        self.minio.secret_key = self.minio.s3.secret_key = secrets.token_hex(16)
+        self.minio.start_ready()
+
+
 def test_store_minio__a_mounted_secret_is_changed(scene):
     """HARVEY_S3_…_FILE under a running server: the refusal shows, and the new files end it."""
-    minio = scene.minio()
-    archive = BucketArchive(minio)
-    files = {"HARVEY_S3_ACCESS_KEY_ID": scene.path("key"),
-             "HARVEY_S3_SECRET_ACCESS_KEY": scene.path("secret")}
-
-    def mount():
-        """One after the other: for a moment they are of two pairs."""
-        files["HARVEY_S3_ACCESS_KEY_ID"].write_text(minio.access_key + "\n")
-        files["HARVEY_S3_SECRET_ACCESS_KEY"].write_text(minio.secret_key + "\n")
-    plain = archive.environment()
-    archive.environment = lambda: {
-        **{name: value for name, value in plain.items() if name not in files},
-        **{f"{name}_FILE": path for name, path in files.items()}}
-    mount()
-    server = scene.server(archive).start_ready()
+    mounted = Mounted(scene)
+    server = scene.server(mounted.archive).start_ready()
     generation = server.wait_snapshot()["generation"]
     ledger = scene.rows(server, 20)
     server.wait_archived()
-    minio.kill()
-    minio.access_key = minio.s3.access_key = secrets.token_hex(8)
-    minio.secret_key = minio.s3.secret_key = secrets.token_hex(16)
-    minio.start_ready()
+    mounted.change()
     scene.rows(server, 20, ledger)
     refused = server.wait_status(lambda s: s["store"]["state"] == "down", "the refusal to show")
-    files["HARVEY_S3_SECRET_ACCESS_KEY"].write_text("\n")  # no secret: what was there stays
+    mounted.files["HARVEY_S3_SECRET_ACCESS_KEY"].write_text("\n")  # no secret: what was there stays
     asked = refused["counters"]["store_requests"]
     server.wait_status(lambda s: s["counters"]["store_requests"] > asked + 1
                        and s["store"]["state"] == "down", "it to be refused again")
-    mount()
+    mounted.mount()
     assert server.wait_archived()["generation"] == generation
     assert not server.status()["alarm"]
-    assert minio.secret_key not in server.log(whole=True)
-    compare(scene, server, archive, ledger)
+    assert mounted.minio.secret_key not in server.log(whole=True)
+    compare(scene, server, mounted.archive, ledger)
+
+
+def test_store_minio__a_mounted_secret_is_changed_before_a_restore(scene):
+    """A server that waits for the store has the old ones in its memory; its restore opens the store anew."""
+    mounted = Mounted(scene)
+    server = scene.server(mounted.archive).start_ready()
+    server.wait_snapshot()
+    ledger = scene.rows(server, 20)
+    server.wait_archived()
+    server.stop_clean()
+    rows = len(scene.source())
+    scene.wipe()
+    mounted.minio.kill()
+    server.start(ON_EMPTY="restore")
+    server.wait_not_ready("127.0.0.1")
+    mounted.change()
+    mounted.mount()
+    server.wait_ready()
+    assert server.status()["rows"] == rows > 0
+    compare(scene, server, mounted.archive, ledger)
 
 
 @pytest.fixture

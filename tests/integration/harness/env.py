@@ -30,13 +30,13 @@ def program(name):
 
 
 def hooks_program(name):
-    """The same in the flavour with test hooks (-DHARVEY_TEST_HOOKS), or None."""
+    """The same in the flavour with test hooks (-DHARVEY_TEST_HOOKS)."""
     folders = [os.environ.get("HARVEY_HOOKS_BIN")]
     folders += [ROOT / "build" / f"{cc}-hooks" / "bin" for cc in ("gcc", "clang")]
     for folder in folders:
         if folder and (Path(folder) / name).is_file():
             return str((Path(folder) / name).resolve())
-    return None
+    return cannot_run(f"no {name} with test hooks: `make FLAVOUR=hooks build`, or HARVEY_HOOKS_BIN")
 
 
 def minio_binary():

@@ -41,6 +41,11 @@ ANSWER_S = 10
 ANSWER_LOCKLESS_S = 120  # an open, a BEGIN, another one: 10 s each
 
 
+def _is_ready(server):
+    reply = server.readyz()
+    return reply is not None and reply.code == 200
+
+
 class ServerWalk:
     """Lives of a server on an empty volume (`large`: beside a database of 64 KiB pages, where some hundred
     rows meet checkpoints and a freeze) with a directory archive."""
@@ -64,7 +69,7 @@ class ServerWalk:
         self.faults.order(kinds, error, first, for_good)
         # without locks SQLite stands still for 10 s in each call, in the http thread's too
         self.local_only = call not in ("memory", "descriptor", "thread", "lock")
-        self.slow = call == "lock" and for_good
+        self.lockless = call == "lock" and for_good
         live = self._live_locked if call == "unlock" else self._live
         server = self.faults.on(scene.server(self.archive, name=f"life-{self.lives}"))
         try:
@@ -94,7 +99,7 @@ class ServerWalk:
             return
         sampler = self.scene.sampler(server)
         try:
-            self._rows(server, self.count, to_refusal=self.slow)
+            self._rows(server, self.count, to_refusal=self.lockless)
             self._recovers(server, for_good)
             self._rows(server, 3)
         finally:
@@ -110,11 +115,11 @@ class ServerWalk:
         server.start()
         sampler = self.scene.sampler(server)
         try:
-            until(lambda: not server.is_alive() or self.faults.failed() > 0 or server.readyz()
-                  and server.readyz().code == 200, f"{self.what}: a start")
+            until(lambda: not server.is_alive() or self.faults.failed() > 0 or _is_ready(server),
+                  f"{self.what}: a start")
             self._rows(server, self.count, to_refusal=True, may_end=True)
             until(lambda: not server.is_alive() or self.faults.failed() > 0
-                  or server.try_status()["snapshot"], f"{self.what}: a snapshot")
+                  or (server.try_status() or {}).get("snapshot"), f"{self.what}: a snapshot")
         finally:
             sampler.stop()
         self.promise = sampler.promised_before()
@@ -135,8 +140,7 @@ class ServerWalk:
         if how == "held up":
             self._calm()
             self.faults.clear()
-            how = until(lambda: "ended" if not server.is_alive() else server.readyz()
-                        and server.readyz().code == 200 and "ready",
+            how = until(lambda: "ended" if not server.is_alive() else _is_ready(server) and "ready",
                         f"{self.what}: the start to go on after the fault; status "
                         f"{server.try_status()}")
         if how == "ended":
@@ -157,7 +161,7 @@ class ServerWalk:
     def _held(self, server):
         """The fault stays for a while: no spinning, and what is promised meanwhile is in the archive."""
         self._calm()
-        self._rows(server, 5, to_refusal=self.slow)
+        self._rows(server, 5, to_refusal=self.lockless)
         self._calm()
         server.check_alive()
         self.faults.clear()
@@ -189,7 +193,7 @@ class ServerWalk:
             payload = self.ledger.payload(0, number)
             try:
                 connection = connection or server.connection(
-                    ANSWER_LOCKLESS_S if self.slow else ANSWER_S)
+                    ANSWER_LOCKLESS_S if self.lockless else ANSWER_S)
                 connection.request("POST", "/", body=payload)
                 answer = connection.getresponse()
                 body = answer.read()
