@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The door and the servers behind it, killed and stopped at bad moments: who was not killed loses nothing."""
 
-import contextlib
 import json
-import os
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -55,18 +52,6 @@ def test_door_hostile__killed_and_started_under_load(door, scene, mode):
     assert len(oracle.read_rows(scene.source_copy())) == report["ok"]
 
 
-def held(server, port):
-    """How many clients' connections the process holds."""
-    sockets = set()
-    for fd in Path(f"/proc/{server.pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed since the folder was read
-            sockets.add(os.readlink(fd))
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return sum(1 for fields in (line.split() for line in lines)
-               if int(fields[1].split(":")[1], 16) == port and f"socket:[{fields[9]}]" in sockets
-               and fields[3] == "01")
-
-
 def test_door_hostile__a_server_is_killed_while_it_passes_on(door, scene):
     """The door stands still, so the leaver has passed what a queue holds and no more, and is killed: what it
     had passed lives on in the sibling, the rest is closed, nobody waits for ever."""
@@ -76,7 +61,7 @@ def test_door_hostile__a_server_is_killed_while_it_passes_on(door, scene):
     sibling = app(door, scene)
     door.freeze()
     leaver.signal(signal.SIGTERM)
-    until(lambda: held(leaver, door.port) < 400, "some to be passed")
+    until(lambda: leaver.connections(door.port) < 400, "some to be passed")
     leaver.kill()
     door.thaw()
     door.wait_counts(1, 0)

@@ -2,7 +2,6 @@
 """Many connections, long-lived, pipelined, idle, too many (goal and method: test_http.py)."""
 
 import concurrent.futures
-import re
 import resource
 import socket
 import threading
@@ -217,10 +216,6 @@ def test_http__too_many_connections_are_told(scene):
 
 def test_http__no_descriptor_left(scene, server):
     """accept fails: who waits goes on waiting, the server sleeps meanwhile, and serves them after."""
-    def sleeps():
-        threads = Path(f"/proc/{server.pid}/task").glob("*/status")
-        texts = [text for text in (path.read_text() for path in threads) if "Name:\thttp\n" in text]
-        return int(re.search(r"\nvoluntary_ctxt_switches:\s*(\d+)", texts[0])[1])
     limits = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
     in_use = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (in_use, limits[1]))
@@ -228,11 +223,11 @@ def test_http__no_descriptor_left(scene, server):
     for client in waiting:
         client.send(get())
     until(lambda: "accept fails" in server.log(), "an accept to fail")
-    sleeps_before = sleeps()  # first, and last again below: what is between is counted for the server
+    wakeups = server.wakeups("http")  # first, and last again below: what is between is counted for the server
     fails_before = server.log().count("accept fails")
     until(lambda: server.log().count("accept fails") >= fails_before + 5, "more of them")
     fails = server.log().count("accept fails") - fails_before
-    assert sleeps() - sleeps_before >= fails, "it tries again without sleeping"
+    assert server.wakeups("http") - wakeups >= fails, "it tries again without sleeping"
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
     for client in waiting:
         assert client.answer()[0] == 200

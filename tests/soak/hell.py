@@ -11,7 +11,6 @@ killed, or cut short by a second SIGTERM: at most one for each connection that i
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -27,24 +26,6 @@ from soak import scene_of, with_minio  # noqa: E402
 RATE = 1000
 
 
-def held(server, port):
-    """How many clients' connections the process holds."""
-    inodes = set()
-    for fd in Path(f"/proc/{server.pid}/fd").glob("*"):
-        try:
-            target = os.readlink(fd)
-        except OSError:
-            continue
-        if target.startswith("socket:["):
-            inodes.add(target[8:-1])
-    count = 0
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        count += (int(fields[1].split(":")[1], 16) == port and fields[3] == "01" and
-                  fields[9] in inodes)
-    return count
-
-
 def hurt(scene, server, port, counts):
     """One of the four; how many requests that may cost."""
     kind = scene.random.choice(["SIGTERM", "SIGTERM twice", "SIGKILL", "SIGSTOP"])
@@ -57,13 +38,13 @@ def hurt(scene, server, port, counts):
     cost = 0
     if kind == "SIGKILL":
         server.freeze()  # so that what is counted is what is killed
-        cost = held(server, port)
+        cost = server.connections(port)
         server.kill()
     else:
         server.signal(signal.SIGTERM)
         if kind == "SIGTERM twice":
             time.sleep(scene.random.uniform(0, 0.02))
-            cost = held(server, port) if server.is_alive() else 0
+            cost = server.connections(port) if server.is_alive() else 0
             if server.is_alive():
                 server.signal(signal.SIGTERM)
         assert server.wait() == 0, server.log()[-2000:]

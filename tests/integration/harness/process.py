@@ -5,6 +5,7 @@ A child is also told to die with us (setpriv --pdeathsig), so that an interrupte
 nothing behind. Start children from the main thread: that signal follows the starting thread.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -99,23 +100,41 @@ class Process:
         self.signal(signal.SIGSTOP)
         until(lambda: set(self.thread_states()) == {"T"}, f"{self.name} to stop")
 
+    def _of_each_thread(self, file):
+        """The text of /proc/<pid>/task/<thread>/<file>; a thread that ends meanwhile is left out."""
+        texts = []
+        for path in Path(f"/proc/{self.pid}/task").glob(f"*/{file}"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                texts.append(path.read_text())
+        return texts
+
     def thread_states(self):
-        return [path.read_text().rsplit(")", 1)[1].split()[0]
-                for path in Path(f"/proc/{self.pid}/task").glob("*/stat")]
+        return [text.rsplit(")", 1)[1].split()[0] for text in self._of_each_thread("stat")]
 
     def thread_nices(self):
         """{name: nice value} of its threads."""
-        texts = [path.read_text() for path in Path(f"/proc/{self.pid}/task").glob("*/stat")]
         return {text.split("(", 1)[1].rsplit(")", 1)[0]: int(text.rsplit(")", 1)[1].split()[16])
-                for text in texts}
+                for text in self._of_each_thread("stat")}
 
     def thaw(self):
         self.signal(signal.SIGCONT)
 
-    def wakeups(self):
-        """How often its threads have slept so far, all together."""
-        texts = [path.read_text() for path in Path(f"/proc/{self.pid}/task").glob("*/status")]
-        return sum(int(re.search(r"\nvoluntary_ctxt_switches:\s*(\d+)", text)[1]) for text in texts)
+    def wakeups(self, thread=None):
+        """How often its threads (or those of that name) have slept so far, all together."""
+        return sum(int(re.search(r"\nvoluntary_ctxt_switches:\s*(\d+)", text)[1])
+                   for text in self._of_each_thread("status")
+                   if thread is None or text.startswith(f"Name:\t{thread}\n"))
+
+    def connections(self, port):
+        """How many connections of clients of that port it holds."""
+        sockets = set()
+        for fd in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since the folder was read
+                sockets.add(os.readlink(fd))
+        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        return sum(1 for fields in (line.split() for line in lines)
+                   if int(fields[1].split(":")[1], 16) == port and fields[3] == "01"
+                   and f"socket:[{fields[9]}]" in sockets)
 
     def rss_bytes(self):
         fields = Path(f"/proc/{self.pid}/statm").read_text().split()
