@@ -145,6 +145,16 @@ done:
     return rc;
 }
 
+enum rc fsio_read_regular(const char *path, struct buf *buf, struct err *err)
+{
+    struct fsio_stat stat;
+    enum rc rc = fsio_stat(path, &stat, err);
+    if (rc == RC_OK && stat.exists && !stat.is_file) {
+        rc = err_set(err, RC_CORRUPT, "%s is no file", path);
+    }
+    return rc != RC_OK ? rc : fsio_read_file(path, buf, err);
+}
+
 enum rc fsio_sync_dir(const char *path, struct err *err)
 {
     int fd = -1;

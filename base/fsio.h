@@ -40,6 +40,9 @@ RC_MUST_CHECK enum rc fsio_write_at(int fd, const void *bytes, size_t count, uin
 /* Appends the whole file to `buf` (whose cap is the limit: RC_LIMIT). */
 RC_MUST_CHECK enum rc fsio_read_file(const char *path, struct buf *buf, struct err *err);
 
+/* The same of a file that should be one of ours: what is no regular file (a pipe would wait for ever) is RC_CORRUPT. */
+RC_MUST_CHECK enum rc fsio_read_regular(const char *path, struct buf *buf, struct err *err);
+
 /* fsync of a directory, so that names made or removed in it last. */
 RC_MUST_CHECK enum rc fsio_sync_dir(const char *path, struct err *err);
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * lead_internal: the lead's own data, shared by the files that its steps are written in:
- *   lead.c             the loop, housekeeping, publishing, the end
+ *   lead.c             the loop, housekeeping, publishing
  *   lead_begin.c       START: locks, continuity, a generation's beginning
  *   lead_capture.c     STREAM: one capture pass, cutting into the spool
  *   lead_checkpoint.c  CHECKPOINT and FREEZE
+ *   lead_end.c         the end: last capture, shipping, handover
  *
  * Thread: the leader's.
  */
@@ -80,6 +81,13 @@ struct lead {
 struct lead *lead_create(const struct lead_context *context, struct start_plan *plan);
 void lead_destroy(struct lead *lead);
 
+/* Publishes the status, as the view and the lead have it now. */
+void lead_publish(struct lead *lead, const struct shipper_view *view);
+
+/* A new generation after an outage or a bad frame, as soon as the old chain is shipped / the WAL is fresh; else nothing. */
+RC_MUST_CHECK enum rc lead_resume_capture(struct lead *lead, const struct shipper_view *view,
+                                          struct err *err);
+
 /* ---- lead_begin.c ---- */
 
 /* START, to the point where the database may be served. RC_BUSY: come back. Others: see err. */
@@ -138,5 +146,17 @@ RC_MUST_CHECK enum rc lead_note_checkpoint(struct lead *lead, bool reset, struct
 
 /* Opens a read transaction at an exact position on a connection of its own and starts a snapshot. RC_BUSY. */
 RC_MUST_CHECK enum rc lead_begin_snapshot(struct lead *lead, struct err *err);
+
+/* ---- lead_end.c ---- */
+
+/*
+ * Told to stop: everything committed is captured and spooled, then handed over to a sibling that waits, or
+ * shipped within the time that a stop may take. *unshipped: something stays behind, `reason` says what.
+ */
+enum lead_end lead_finish(struct lead *lead, bool *unshipped, char *reason, size_t reason_bytes);
+
+/* Told to stop before it had begun: true when something is left that only a next start can ship. */
+bool lead_begun_in_part(struct lead *lead, const struct err *why, char *reason,
+                        size_t reason_bytes);
 
 #endif

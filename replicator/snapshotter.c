@@ -2,16 +2,13 @@
 /* snapshotter: see snapshotter.h. */
 #include "replicator/snapshotter.h"
 
-#include "archive/codec.h"
 #include "archive/snapshot_format.h"
 #include "base/backoff.h"
-#include "base/buf.h"
-#include "base/bytes.h"
 #include "base/clk.h"
 #include "base/failpoint.h"
 #include "base/fsio.h"
-#include "base/hash.h"
 #include "base/log.h"
+#include "replicator/snapshot_pack.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -21,10 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SNAPSHOT_LEVEL 3 /* stored bytes must stay near `zstd -3` of the file */
-#define SNAPSHOT_NICE 10 /* a tenth of the CPU beside one busy thread, all of it beside none */
 #define SNAPSHOT_STEP_PAGES 256
-#define SNAPSHOT_READ_BYTES (256u << 10)
 #define SNAPSHOT_FREE_SPARE_BYTES (4ull << 20)
 #define SNAPSHOT_WAIT_MS 20
 #define SNAPSHOT_TROUBLE_MS 3000 /* a put that fails for that long is told */
@@ -129,12 +123,6 @@ void snapshotter_abandon(struct snapshotter *s)
     }
 }
 
-static enum rc snapshot_copy_path(const struct snapshotter *s, char path[FSIO_PATH_BYTES],
-                                  struct err *err)
-{
-    return fsio_join(path, FSIO_PATH_BYTES, s->sidecar->snapshot, "copy.db", err);
-}
-
 /* ---- copy ---- */
 
 static enum rc snapshot_check_space(const struct snapshotter *s, struct err *err)
@@ -190,7 +178,7 @@ static enum rc snapshot_copy(struct snapshotter *s, struct err *err)
     if ((rc = fsio_remove_tree(s->sidecar->snapshot, err)) != RC_OK ||
         (rc = fsio_make_dirs(s->sidecar->snapshot, err)) != RC_OK ||
         (rc = snapshot_check_space(s, err)) != RC_OK ||
-        (rc = snapshot_copy_path(s, path, err)) != RC_OK) {
+        (rc = snapshot_pack_copy_path(s->sidecar->snapshot, path, err)) != RC_OK) {
         goto done;
     }
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
@@ -217,93 +205,8 @@ done:
     return rc;
 }
 
-/* ---- pack ---- */
-
-struct snapshot_sink {
-    int fd;
-    uint64_t size_bytes;
-    struct hash *hash;
-};
-
-static enum rc snapshot_sink_write(void *arg, const uint8_t *bytes, size_t count, struct err *err)
-{
-    struct snapshot_sink *sink = arg;
-    hash_add(sink->hash, bytes, count);
-    enum rc rc = fsio_write_at(sink->fd, bytes, count, sink->size_bytes, err);
-    sink->size_bytes += count;
-    return rc;
-}
-
-/* Encodes `count` bytes of the copy from `offset` into the sink. */
-static enum rc snapshot_pack_content(struct snapshotter *s, int copy_fd, uint64_t offset,
-                                     uint64_t count, struct codec_encoder *encoder,
-                                     struct snapshot_sink *sink, struct err *err)
-{
-    uint8_t *piece = malloc(SNAPSHOT_READ_BYTES);
-    if (piece == NULL) {
-        return err_set(err, RC_NOMEM, "no memory to read the copy");
-    }
-    enum rc rc = codec_encode_begin(encoder, count, err);
-    while (rc == RC_OK && count > 0) {
-        size_t take = count < SNAPSHOT_READ_BYTES ? (size_t)count : SNAPSHOT_READ_BYTES;
-        if (stop_level(&s->stop) != STOP_NONE) {
-            rc = err_set(err, RC_STOPPED, "stopped while packing");
-        } else if ((rc = fsio_read_at(copy_fd, piece, take, offset, err)) == RC_OK) {
-            rc = codec_encode_piece(encoder, piece, take, snapshot_sink_write, sink, err);
-        }
-        offset += take;
-        count -= take;
-    }
-    free(piece);
-    return rc != RC_OK ? rc : codec_encode_end(encoder, snapshot_sink_write, sink, err);
-}
-
-static enum rc snapshot_pack_part(struct snapshotter *s, int copy_fd, uint32_t part_no,
-                                  uint64_t count, struct codec_encoder *encoder, struct err *err)
-{
-    char key[OBJECT_KEY_BYTES];
-    char path[FSIO_PATH_BYTES];
-    struct snapshot_sink sink = {.fd = -1};
-    struct snapshot_part part = {.content_bytes = count};
-    snapshot_part_key(&s->manifest, part_no, key);
-    enum rc rc;
-    if ((rc = hash_create(&sink.hash, err)) != RC_OK ||
-        (rc = fsio_join(path, sizeof path, s->sidecar->snapshot, key, err)) != RC_OK ||
-        (rc = fsio_open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644, &sink.fd, err)) != RC_OK) {
-        goto done;
-    }
-    uint64_t offset = (uint64_t)(part_no - 1) * SNAPSHOT_PART_CONTENT_BYTES_MAX;
-    rc = snapshot_pack_content(s, copy_fd, offset, count, encoder, &sink, err);
-    if (rc == RC_OK && fdatasync(sink.fd) != 0) {
-        rc = fsio_fail(err, "cannot sync", path);
-    }
-    if (rc == RC_OK) {
-        part.object_bytes = sink.size_bytes;
-        hash_finish(sink.hash, part.object_sha256);
-        FAILPOINT("snapshot_part_made");
-        rc = snapshot_manifest_add(&s->manifest, &part, err);
-    }
-done:
-    if (sink.fd >= 0) {
-        (void)close(sink.fd);
-    }
-    hash_destroy(sink.hash);
-    return rc;
-}
-
-/* Path of the local complete.json, and of its folder. */
-static enum rc snapshot_local_complete(const struct snapshotter *s, char path[FSIO_PATH_BYTES],
-                                       char dir[FSIO_PATH_BYTES], struct err *err)
-{
-    char key[OBJECT_KEY_BYTES];
-    snapshot_complete_key(&s->manifest, key);
-    enum rc rc = fsio_join(path, FSIO_PATH_BYTES, s->sidecar->snapshot, key, err);
-    return rc != RC_OK ? rc : fsio_dirname(path, dir, FSIO_PATH_BYTES, err);
-}
-
 static void snapshot_begin_manifest(struct snapshotter *s)
 {
-    uint8_t random[4];
     snapshot_manifest_deinit(&s->manifest);
     snapshot_manifest_init(&s->manifest);
     s->manifest.generation = s->job.generation;
@@ -311,80 +214,6 @@ static void snapshot_begin_manifest(struct snapshotter *s)
     s->manifest.page_size_bytes = s->job.page_size_bytes;
     s->manifest.database_pages = s->job.database_pages;
     s->manifest.unix_ms = s->job.unix_ms;
-    bytes_random(random, sizeof random);
-    bytes_to_hex(random, sizeof random, s->manifest.tag);
-}
-
-static enum rc snapshot_pack(struct snapshotter *s, struct err *err)
-{
-    char copy_path[FSIO_PATH_BYTES];
-    char complete[FSIO_PATH_BYTES];
-    char dir[FSIO_PATH_BYTES];
-    int copy_fd = -1;
-    struct codec_encoder *encoder = NULL;
-    struct buf json;
-    buf_init(&json, SNAPSHOT_JSON_BYTES_MAX);
-    snapshot_begin_manifest(s);
-    enum rc rc;
-    if ((rc = snapshot_copy_path(s, copy_path, err)) != RC_OK ||
-        (rc = snapshot_local_complete(s, complete, dir, err)) != RC_OK ||
-        (rc = fsio_make_dirs(dir, err)) != RC_OK ||
-        (rc = codec_encoder_create(SNAPSHOT_LEVEL, &encoder, err)) != RC_OK ||
-        (rc = fsio_open(copy_path, O_RDONLY, 0, &copy_fd, err)) != RC_OK) {
-        goto done;
-    }
-    uint64_t left = (uint64_t)s->job.page_size_bytes * s->job.database_pages;
-    for (uint32_t part_no = 1; rc == RC_OK && left > 0; part_no++) {
-        uint64_t count =
-            left < SNAPSHOT_PART_CONTENT_BYTES_MAX ? left : SNAPSHOT_PART_CONTENT_BYTES_MAX;
-        rc = snapshot_pack_part(s, copy_fd, part_no, count, encoder, err);
-        left -= count;
-    }
-    s->manifest.completed_unix_ms = clk_unix_ms();
-    if (rc == RC_OK) {
-        FAILPOINT("snapshot_parts_made");
-        if ((rc = snapshot_manifest_encode(&s->manifest, &json, err)) == RC_OK) {
-            rc = fsio_replace_file(complete, json.data, json.size, true, err);
-        }
-    }
-    if (rc == RC_OK) {
-        rc = fsio_remove_file(copy_path, err);
-    }
-done:
-    if (copy_fd >= 0) {
-        (void)close(copy_fd);
-    }
-    codec_encoder_destroy(encoder);
-    buf_deinit(&json);
-    return rc;
-}
-
-struct snapshot_packing {
-    struct snapshotter *s;
-    enum rc rc;
-    struct err err;
-};
-
-static void *snapshot_packing_thread_main(void *arg)
-{
-    struct snapshot_packing *packing = arg;
-    (void)pthread_setname_np(pthread_self(), "packing");
-    (void)!nice(SNAPSHOT_NICE); /* of this thread alone, as Linux has it: nice(2) */
-    packing->rc = snapshot_pack(packing->s, &packing->err);
-    return NULL;
-}
-
-/* On a thread that takes no lock of ours, for it can never go back to the priority of the others. */
-static enum rc snapshot_pack_in_background(struct snapshotter *s, struct err *err)
-{
-    struct snapshot_packing packing = {.s = s, .err = ERR_INIT};
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, snapshot_packing_thread_main, &packing) != 0) {
-        return snapshot_pack(s, err);
-    }
-    (void)pthread_join(thread, NULL);
-    *err = packing.err;
-    return packing.rc;
 }
 
 /* ---- upload ---- */
@@ -514,8 +343,9 @@ static void *snapshotter_thread_main(void *arg)
     if (s->source != NULL) {
         if ((rc = snapshot_copy(s, &err)) == RC_OK) {
             FAILPOINT("snapshot_copied");
-            rc = s->job.in_background ? snapshot_pack_in_background(s, &err)
-                                      : snapshot_pack(s, &err);
+            snapshot_begin_manifest(s);
+            rc = snapshot_pack(s->sidecar->snapshot, s->job.in_background, &s->stop, &s->manifest,
+                               &err);
         }
     }
     if (rc == RC_OK) {
@@ -566,67 +396,6 @@ enum rc snapshotter_begin(struct snapshotter *s, sqlite3 *source, const struct s
     return rc;
 }
 
-/* Finds the folder of the one packed snapshot: its name ends up in `arg`. */
-static enum rc snapshot_found_dir(void *arg, const char *name, bool is_dir, struct err *err)
-{
-    (void)err;
-    if (is_dir) {
-        (void)snprintf(arg, OBJECT_KEY_BYTES, "%s", name);
-    }
-    return RC_OK;
-}
-
-/* Reads the local complete.json, if there is a whole one of this generation. */
-static enum rc snapshot_read_packed(struct snapshotter *s, const struct generation_id *generation,
-                                    bool *found, struct err *err)
-{
-    char prefix[OBJECT_KEY_BYTES];
-    char dir[FSIO_PATH_BYTES];
-    char name[OBJECT_KEY_BYTES] = "";
-    char path[FSIO_PATH_BYTES];
-    struct buf json;
-    *found = false;
-    object_key_snapshots_prefix(generation, prefix);
-    prefix[strlen(prefix) - 1] = '\0';
-    enum rc rc = fsio_join(dir, sizeof dir, s->sidecar->snapshot, prefix, err);
-    if (rc == RC_OK) {
-        rc = fsio_list_dir(dir, snapshot_found_dir, name, err);
-    }
-    if (rc != RC_OK || name[0] == '\0') {
-        return rc == RC_NOT_FOUND ? RC_OK : rc;
-    }
-    buf_init(&json, SNAPSHOT_JSON_BYTES_MAX);
-    int n = snprintf(path, sizeof path, "%.3800s/%.200s/complete.json", dir, name);
-    ASSERT(n > 0 && (size_t)n < sizeof path);
-    rc = fsio_read_file(path, &json, err);
-    if (rc == RC_OK) {
-        snapshot_manifest_deinit(&s->manifest);
-        snapshot_manifest_init(&s->manifest);
-        rc = snapshot_manifest_decode(json.data, json.size, &s->manifest, err);
-        *found = rc == RC_OK && generation_id_equal(&s->manifest.generation, generation);
-    }
-    buf_deinit(&json);
-    return rc == RC_NOT_FOUND || rc == RC_CORRUPT ? RC_OK : rc;
-}
-
-/* All parts lie there with the sizes that the manifest says. */
-static bool snapshot_parts_are_there(const struct snapshotter *s)
-{
-    for (uint32_t part_no = 1; part_no <= s->manifest.part_count; part_no++) {
-        char key[OBJECT_KEY_BYTES];
-        char path[FSIO_PATH_BYTES];
-        struct fsio_stat stat;
-        struct err ignored;
-        snapshot_part_key(&s->manifest, part_no, key);
-        if (fsio_join(path, sizeof path, s->sidecar->snapshot, key, &ignored) != RC_OK ||
-            fsio_stat(path, &stat, &ignored) != RC_OK || !stat.exists ||
-            stat.size_bytes != s->manifest.parts[part_no - 1].object_bytes) {
-            return false;
-        }
-    }
-    return true;
-}
-
 enum rc snapshotter_resume(struct snapshotter *s, const struct generation_id *generation,
                            bool *resumed, struct err *err)
 {
@@ -635,12 +404,13 @@ enum rc snapshotter_resume(struct snapshotter *s, const struct generation_id *ge
     bool found = false;
     *resumed = false;
     if (!generation_id_is_none(generation)) {
-        enum rc rc = snapshot_read_packed(s, generation, &found, err);
+        enum rc rc =
+            snapshot_pack_find(s->sidecar->snapshot, generation, &s->manifest, &found, err);
         if (rc != RC_OK) {
             return rc;
         }
     }
-    if (!found || !snapshot_parts_are_there(s)) {
+    if (!found) {
         return fsio_remove_tree(s->sidecar->snapshot, err);
     }
     log_info("snapshot", "resuming an upload  wal_no=%u frame_no=%u",

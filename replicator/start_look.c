@@ -24,17 +24,10 @@ enum rc start_identify(const char *path, struct file_identity *identity, struct 
 /* RC_CORRUPT, RC_LIMIT: what lies there is no marker. RC_NOT_FOUND: nothing does. */
 static enum rc local_load_marker(const char *path, struct restored_marker *marker, struct err *err)
 {
-    struct fsio_stat stat;
     struct buf json;
-    enum rc rc = fsio_stat(path, &stat, err);
-    if (rc == RC_OK && stat.exists && !stat.is_file) { /* opening a pipe would wait for ever */
-        rc = err_set(err, RC_CORRUPT, "%s is no file", path);
-    }
-    if (rc != RC_OK) {
-        return rc;
-    }
     buf_init(&json, HISTORY_JSON_BYTES_MAX);
-    if ((rc = fsio_read_file(path, &json, err)) == RC_OK) {
+    enum rc rc = fsio_read_regular(path, &json, err);
+    if (rc == RC_OK) {
         rc = restored_marker_decode(json.data, json.size, marker, err);
     }
     buf_deinit(&json);

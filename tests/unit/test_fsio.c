@@ -172,6 +172,19 @@ static void test_fsio__reads_whole_files(void **state)
     check_fails(RC_IO, fsio_read_file(scratch.dir, &contents, &err));
 }
 
+static void test_fsio__read_regular_waits_for_no_pipe(void **state)
+{
+    (void)state;
+    put("f", "some text");
+    check_ok(fsio_read_regular(scratch_path(&scratch, "f"), &contents, &err));
+    assert_int_equal(contents.size, 9);
+    check_fails(RC_NOT_FOUND, fsio_read_regular(scratch_path(&scratch, "g"), &contents, &err));
+    check_fails(RC_CORRUPT, fsio_read_regular(scratch.dir, &contents, &err));
+    assert_int_equal(mkfifo(scratch_path(&scratch, "p"), 0644), 0);
+    check_fails(RC_CORRUPT, fsio_read_regular(scratch_path(&scratch, "p"), &contents, &err));
+    check_text("/p is no file");
+}
+
 static void test_fsio__read_obeys_the_cap_exactly(void **state)
 {
     (void)state;
@@ -517,6 +530,7 @@ int main(void)
         TEST(test_fsio__writes_at_an_offset),
         TEST(test_fsio__write_reports_a_full_disk),
         TEST(test_fsio__reads_whole_files),
+        TEST(test_fsio__read_regular_waits_for_no_pipe),
         TEST(test_fsio__read_obeys_the_cap_exactly),
         TEST(test_fsio__replace_leaves_old_or_new),
         TEST(test_fsio__replace_cleans_up_when_the_disk_is_full),

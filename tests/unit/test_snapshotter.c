@@ -14,7 +14,9 @@
 #include "base/clk.h"
 #include "base/fsio.h"
 
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define WAIT_MS 30000
@@ -339,19 +341,58 @@ static void test_snapshotter__resumes_nothing_that_is_cut_short(void **state)
     check_not_resumed(&generation);
 }
 
+/* Packs one and takes its complete.json away; the path is where it was. */
+static void leave_one_half_packed(char path[FSIO_PATH_BYTES])
+{
+    char part[FSIO_PATH_BYTES];
+    char dir[FSIO_PATH_BYTES];
+    leave_one_packed();
+    check_ok(fsio_join(part, sizeof part, sidecar.snapshot, found.part, &err));
+    check_ok(fsio_dirname(part, dir, sizeof dir, &err));
+    check_ok(fsio_join(path, FSIO_PATH_BYTES, dir, "complete.json", &err));
+    assert_int_equal(unlink(path), 0);
+}
+
 /* Killed while packing: no complete.json beside the parts. */
 static void test_snapshotter__resumes_nothing_half_packed(void **state)
 {
     (void)state;
     char path[FSIO_PATH_BYTES];
-    char key[OBJECT_KEY_BYTES];
-    leave_one_packed();
-    (void)snprintf(key, sizeof key, "%s", found.part);
-    char *name = strrchr(key, '/');
-    assert_non_null(name);
-    (void)snprintf(name, (size_t)(key + sizeof key - name), "/complete.json");
-    check_ok(fsio_join(path, sizeof path, sidecar.snapshot, key, &err));
-    assert_int_equal(unlink(path), 0);
+    leave_one_half_packed(path);
+    check_not_resumed(&generation);
+}
+
+/* Nothing that lies where complete.json should be, or the folder, stops a start; it is cleared away. */
+static void make_file(const char *path, off_t size_bytes)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0644);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, size_bytes), 0);
+    assert_int_equal(close(fd), 0);
+}
+
+static void test_snapshotter__resumes_nothing_too_long_to_be_read(void **state)
+{
+    (void)state;
+    char path[FSIO_PATH_BYTES];
+    leave_one_half_packed(path);
+    make_file(path, (off_t)SNAPSHOT_JSON_BYTES_MAX + 1);
+    check_not_resumed(&generation);
+}
+
+static void test_snapshotter__resumes_nothing_from_a_pipe(void **state)
+{
+    (void)state;
+    char path[FSIO_PATH_BYTES];
+    leave_one_half_packed(path);
+    assert_int_equal(mkfifo(path, 0644), 0); /* opened, it would wait for ever */
+    check_not_resumed(&generation);
+}
+
+static void test_snapshotter__resumes_nothing_where_the_folder_is_a_file(void **state)
+{
+    (void)state;
+    make_file(sidecar.snapshot, 1);
     check_not_resumed(&generation);
 }
 
@@ -396,6 +437,9 @@ int main(void)
         CASE(test_snapshotter__resumes_nothing_without_a_generation),
         CASE(test_snapshotter__resumes_nothing_that_is_cut_short),
         CASE(test_snapshotter__resumes_nothing_half_packed),
+        CASE(test_snapshotter__resumes_nothing_too_long_to_be_read),
+        CASE(test_snapshotter__resumes_nothing_from_a_pipe),
+        CASE(test_snapshotter__resumes_nothing_where_the_folder_is_a_file),
         CASE(test_snapshotter__abandoned),
         CASE(test_snapshotter__a_copy_of_another_size),
 #undef CASE
