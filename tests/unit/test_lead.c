@@ -7,7 +7,7 @@
 #include "replicator/lead_internal.h"
 
 #include "tests/unit/checks.h"
-#include "tests/unit/scratch.h"
+#include "tests/unit/start_scene.h"
 
 #include "base/clk.h"
 #include "base/fsio.h"
@@ -15,18 +15,13 @@
 #include <stdio.h>
 
 #define WAIT_MS 30000
+#define FIRST_START 4 /* rows of the start table */
+#define CONTINUES 15
 #define ROWS_OF_A_FREEZE                                                                           \
     5000 /* of 4000 bytes: more than the 16 MiB past which the WAL begins anew */
 
-static struct scratch scratch;
 static struct err err;
-static struct replicator_config config;
-static struct sidecar sidecar;
-static struct spool spool;
-static struct state shared;
-static struct store *store;
 static struct stop stop;
-static struct start_plan plan;
 static struct lead_context context;
 static struct lead *lead;
 static sqlite3 *app;
@@ -42,30 +37,19 @@ static void publish_nothing(void *arg, const struct replicator_status *status,
 static int setup(void **state)
 {
     (void)state;
-    scratch_init(&scratch);
     err = (struct err)ERR_INIT;
-    config = (struct replicator_config){.version = "0",
-                                        .snapshot_interval_s = 3600,
-                                        .spool_bytes_max = 1 << 30,
-                                        .synchronous_normal = true};
-    (void)snprintf(config.store.dir, sizeof config.store.dir, "%s",
-                   scratch_path(&scratch, "archive"));
-    (void)snprintf(config.store.url, sizeof config.store.url, "dir:%.500s", config.store.dir);
-    check_ok(sidecar_init(&sidecar, scratch_path(&scratch, "state.db"), &err));
-    config.database_path = sidecar.database;
-    check_ok(store_open(&config.store, NULL, &store, &err));
-    check_ok(store_prepare(store, true, &err));
-    check_ok(fsio_make_dirs(sidecar.dir, &err));
-    check_ok(spool_open(&spool, sidecar.spool, &err));
-    check_ok(state_open(&shared, sidecar.state, &err));
+    start_scene_set_up();
+    scene.config.snapshot_interval_s = 3600;
+    scene.config.spool_bytes_max = 1 << 30;
+    scene.config.synchronous_normal = true;
+    check_ok(store_prepare(scene.store, true, &err));
     stop_init(&stop);
-    context = (struct lead_context){.config = &config,
-                                    .sidecar = &sidecar,
-                                    .spool = &spool,
-                                    .state = &shared,
+    context = (struct lead_context){.config = &scene.config,
+                                    .sidecar = &scene.sidecar,
+                                    .spool = &scene.spool,
+                                    .state = &scene.shared,
                                     .stop = &stop,
                                     .publish = publish_nothing};
-    start_plan_init(&plan);
     lead = NULL;
     app = NULL;
     return 0;
@@ -75,24 +59,17 @@ static int teardown(void **state)
 {
     (void)state;
     lead_destroy(lead);
-    start_plan_deinit(&plan);
     (void)sqlite3_close(app);
-    state_close(&shared);
-    store_close(store);
     stop_deinit(&stop);
-    scratch_deinit(&scratch);
+    start_scene_tear_down();
     return 0;
 }
 
 /* A start as the replicator makes it, to the point where the database may be served. */
-static void begin(void)
+static void begin(int row)
 {
-    const struct start_input input = {&config, &sidecar, &spool, &shared, store};
-    start_plan_deinit(&plan);
-    start_plan_init(&plan);
-    check_ok(start_decide(&input, &plan, &err));
-    assert_int_equal(plan.action, START_SERVE);
-    lead = lead_create(&context, &plan);
+    start_scene_decide(START_SERVE, row, "");
+    lead = lead_create(&context, &scene.plan);
     assert_non_null(lead);
     check_ok(lead_begin(lead, &err));
     assert_int_equal(lead->capture, CAPTURE_ON);
@@ -106,7 +83,7 @@ static int sql(const char *text)
 /* The app's connection; it never checkpoints, as rule 1 of the architecture wants it. */
 static void connect_app(void)
 {
-    assert_int_equal(sqlite3_open(sidecar.database, &app), SQLITE_OK);
+    assert_int_equal(sqlite3_open(scene.sidecar.database, &app), SQLITE_OK);
     assert_int_equal(
         sql("PRAGMA wal_autocheckpoint=0; CREATE TABLE IF NOT EXISTS test (value BLOB)"),
         SQLITE_OK);
@@ -145,7 +122,7 @@ static void backfill(void)
 static void test_lead__a_pass_over_a_backfilled_wal_keeps_its_mark(void **state)
 {
     (void)state;
-    begin();
+    begin(FIRST_START);
     connect_app();
     insert(10, 3000);
     check_ok(lead_pass(lead, &err));
@@ -183,7 +160,7 @@ static void maintain_until_reset(void)
 static void test_lead__a_freeze_captures_what_no_pass_has_seen(void **state)
 {
     (void)state;
-    begin();
+    begin(FIRST_START);
     connect_app();
     insert(ROWS_OF_A_FREEZE, 4000);
     uint32_t frames = wal_now().mx_frame;
@@ -191,7 +168,7 @@ static void test_lead__a_freeze_captures_what_no_pass_has_seen(void **state)
     maintain_until_reset();
 
     struct state_record record;
-    state_get(&shared, &record);
+    state_get(&scene.shared, &record);
     assert_true(record.reset_follows);
     assert_int_equal(record.reset_point.position.frame_no, frames);
     assert_int_equal(lead->follower.end.position.wal_no, 2);
@@ -201,7 +178,7 @@ static void test_lead__a_freeze_captures_what_no_pass_has_seen(void **state)
 static void test_lead__after_a_freeze_others_may_checkpoint_and_write(void **state)
 {
     (void)state;
-    begin();
+    begin(FIRST_START);
     connect_app();
     insert(ROWS_OF_A_FREEZE, 4000);
     maintain_until_reset();
@@ -216,11 +193,11 @@ static void test_lead__after_a_freeze_others_may_checkpoint_and_write(void **sta
 static void test_lead__the_oldest_commits_stamp_stays_until_its_segment_is_cut(void **state)
 {
     (void)state;
-    begin();
+    begin(FIRST_START);
     connect_app();
     check_ok(lead_pass(lead, &err));
     check_ok(lead_cut(lead, &err));
-    struct state_live *live = shared.live;
+    struct state_live *live = scene.shared.live;
     int64_t now = clk_boottime_ms();
     insert(1, 10);
     atomic_store(&live->uncaptured_ms, now);
@@ -239,7 +216,7 @@ static void test_lead__the_oldest_commits_stamp_stays_until_its_segment_is_cut(v
 static void test_lead__a_snapshot_begins_where_the_capture_stands(void **state)
 {
     (void)state;
-    begin();
+    begin(FIRST_START);
     connect_app();
     insert(10, 3000); /* no pass has seen these, and the snapshot has them */
     check_ok(lead_begin_snapshot(lead, &err));
@@ -249,7 +226,7 @@ static void test_lead__a_snapshot_begins_where_the_capture_stands(void **state)
 static void test_lead__goes_on_inside_a_large_transaction(void **state)
 {
     (void)state;
-    begin();
+    begin(FIRST_START);
     connect_app();
     insert(1700, 4000); /* 7 MB: the first 4 MiB are cut off into the spool */
     check_ok(lead_pass(lead, &err));
@@ -265,7 +242,7 @@ static void test_lead__goes_on_inside_a_large_transaction(void **state)
     assert_int_equal(view.spool_segments, 0);
     lead_destroy(lead); /* what was only gathered goes, as in a kill */
 
-    begin();
+    begin(CONTINUES);
     assert_int_equal(lead->segmenter.link.position.frame_no, link.position.frame_no);
     assert_true(lead->segmenter.inside_transaction);
     check_ok(lead_cut(lead, &err));

@@ -7,7 +7,7 @@
 #include "replicator/start.h"
 
 #include "tests/unit/checks.h"
-#include "tests/unit/scratch.h"
+#include "tests/unit/start_scene.h"
 
 #include "base/buf.h"
 #include "base/fsio.h"
@@ -21,42 +21,20 @@
 #define OTHER "00000004-fedcba9876543210"
 #define TAG "5e1ec7ed"
 
-static struct scratch scratch;
 static struct err err;
-static struct replicator_config config;
-static struct sidecar sidecar;
-static struct spool spool;
-static struct state shared;
-static struct store *store;
-static struct start_plan plan;
 
 static int setup(void **state)
 {
     (void)state;
-    static char database[SCRATCH_PATH_BYTES];
-    scratch_init(&scratch);
     err = (struct err)ERR_INIT;
-    (void)snprintf(database, sizeof database, "%s", scratch_path(&scratch, "state.db"));
-    config = (struct replicator_config){.database_path = database, .version = "0"};
-    (void)snprintf(config.store.dir, sizeof config.store.dir, "%s",
-                   scratch_path(&scratch, "archive"));
-    (void)snprintf(config.store.url, sizeof config.store.url, "dir:%.500s", config.store.dir);
-    check_ok(sidecar_init(&sidecar, database, &err));
-    check_ok(fsio_make_dirs(sidecar.dir, &err));
-    check_ok(spool_open(&spool, sidecar.spool, &err));
-    check_ok(state_open(&shared, sidecar.state, &err));
-    check_ok(store_open(&config.store, NULL, &store, &err));
-    start_plan_init(&plan);
+    start_scene_set_up();
     return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    start_plan_deinit(&plan);
-    store_close(store);
-    state_close(&shared);
-    scratch_deinit(&scratch);
+    start_scene_tear_down();
     return 0;
 }
 
@@ -70,30 +48,14 @@ static void write_file(const char *path, const char *text)
 
 static void decide(enum start_action action, int row)
 {
-    const struct start_input input = {&config, &sidecar, &spool, &shared, store};
-    start_plan_deinit(&plan);
-    start_plan_init(&plan);
-    check_ok(start_decide(&input, &plan, &err));
-    if (plan.action != action || plan.row != row) {
-        fail_msg("action %d by row %d, wanted %d by row %d: %s", (int)plan.action, plan.row,
-                 (int)action, row, plan.reason);
-    }
-    assert_true(plan.reason[0] != '\0');
+    start_scene_decide(action, row, "");
 }
 
 static void check_reason(const char *part)
 {
-    if (strstr(plan.reason, part) == NULL) {
-        fail_msg("\"%s\" does not hold \"%s\"", plan.reason, part);
+    if (strstr(scene.plan.reason, part) == NULL) {
+        fail_msg("\"%s\" does not hold \"%s\"", scene.plan.reason, part);
     }
-}
-
-static void put_key(const struct object_key *key, const void *bytes, size_t count)
-{
-    char text[OBJECT_KEY_BYTES];
-    object_key_format(key, text);
-    check_ok(store_prepare(store, true, &err));
-    check_ok(store_put_bytes(store, text, bytes, count, STORE_PUT_PLAIN, &err));
 }
 
 static struct generation_id id_of(const char *text)
@@ -118,7 +80,7 @@ static void put_birth(const char *id)
                                    .generation_number = generation_id_number(&birth.id)};
     buf_init(&json, HISTORY_JSON_BYTES_MAX);
     check_ok(generation_birth_encode(&birth, &json, &err));
-    put_key(&key, json.data, json.size);
+    start_scene_put(&key, json.data, json.size);
     buf_deinit(&json);
 }
 
@@ -137,7 +99,7 @@ static void put_claim(uint32_t term, const char *tag)
     (void)snprintf(claim.tag, sizeof claim.tag, "%s", tag);
     buf_init(&json, HISTORY_JSON_BYTES_MAX);
     check_ok(lead_claim_encode(&claim, &json, &err));
-    put_key(&key, json.data, json.size);
+    start_scene_put(&key, json.data, json.size);
     buf_deinit(&json);
 }
 
@@ -149,15 +111,15 @@ static void put_generation(const char *id)
                                    .position = {1, 0},
                                    .tag = "0badcafe"};
     put_birth(id);
-    put_key(&key, "{}", 2);
+    start_scene_put(&key, "{}", 2);
 }
 
 /* The state says that this database is the archive's generation, at (1, 0). */
 static void note_ours(void)
 {
     struct state_record record;
-    state_edit_begin(&shared, &record);
-    (void)snprintf(record.archive, sizeof record.archive, "%s", config.store.url);
+    state_edit_begin(&scene.shared, &record);
+    (void)snprintf(record.archive, sizeof record.archive, "%s", scene.config.store.url);
     record.replicated = true;
     record.generation = id_of(OURS);
     record.generation_number_highest = 3;
@@ -165,52 +127,52 @@ static void note_ours(void)
     memcpy(record.term_tag, TAG, sizeof record.term_tag);
     record.confirmed = (struct wal_point){{1, 0}, {0, 0}};
     record.captured = record.confirmed;
-    check_ok(start_identify(sidecar.database, &record.database, &err));
-    check_ok(state_edit_end(&shared, &record, &err));
+    check_ok(start_identify(scene.sidecar.database, &record.database, &err));
+    check_ok(state_edit_end(&scene.shared, &record, &err));
 }
 
 /* The archive cannot be read: something lies in its place. */
 static void block_archive(void)
 {
-    write_file(config.store.dir, "no directory");
+    write_file(scene.config.store.dir, "no directory");
 }
 
 static void database_is_there(void)
 {
-    write_file(sidecar.database, "any bytes");
+    write_file(scene.sidecar.database, "any bytes");
 }
 
 static void test_start__row_0_no_archive(void **state)
 {
     (void)state;
-    config.store.off = true;
+    scene.config.store.off = true;
     decide(START_SERVE, 0);
-    assert_true(plan.create_database);
+    assert_true(scene.plan.create_database);
     database_is_there();
     decide(START_SERVE, 0);
-    assert_false(plan.create_database || plan.continues);
+    assert_false(scene.plan.create_database || scene.plan.continues);
 }
 
 static void test_start__row_1_a_wal_without_its_database(void **state)
 {
     (void)state;
-    write_file(sidecar.wal, "frames");
+    write_file(scene.sidecar.wal, "frames");
     decide(START_WAIT, 1);
-    check_reason(sidecar.wal);
-    config.store.off = true; /* it is worth as much then */
+    check_reason(scene.sidecar.wal);
+    scene.config.store.off = true; /* it is worth as much then */
     decide(START_WAIT, 1);
-    write_file(sidecar.database, ""); /* an empty file is none */
+    write_file(scene.sidecar.database, ""); /* an empty file is none */
     decide(START_WAIT, 1);
 }
 
 static void test_start__row_2_the_spool_may_be_the_only_copy(void **state)
 {
     (void)state;
-    check_ok(store_prepare(store, true, &err));
+    check_ok(store_prepare(scene.store, true, &err));
     note_ours();
-    check_ok(spool_write(&spool, OURS "/wal/0000000001/x", "x", 1, &err));
+    check_ok(spool_write(&scene.spool, OURS "/wal/0000000001/x", "x", 1, &err));
     decide(START_WAIT, 2);
-    check_reason(sidecar.dir);
+    check_reason(scene.sidecar.dir);
 }
 
 static void test_start__row_3_no_database_and_no_answer(void **state)
@@ -218,7 +180,7 @@ static void test_start__row_3_no_database_and_no_answer(void **state)
     (void)state;
     block_archive();
     decide(START_WAIT, 3);
-    check_reason(config.store.url);
+    check_reason(scene.config.store.url);
 }
 
 /* An archive that was there is not made anew: that is a disk which is not mounted. */
@@ -227,23 +189,23 @@ static void test_start__row_3_a_directory_that_is_gone(void **state)
     (void)state;
     note_ours();
     decide(START_WAIT, 3);
-    assert_int_equal(access(config.store.dir, F_OK), -1);
+    assert_int_equal(access(scene.config.store.dir, F_OK), -1);
 }
 
 static void test_start__row_4_the_first_start(void **state)
 {
     (void)state;
     decide(START_SERVE, 4);
-    assert_true(plan.create_database && plan.verified);
-    assert_false(plan.continues || plan.has_parent || plan.alarm);
-    assert_int_equal(plan.generation_number_next, 1);
-    assert_int_equal(plan.cause, CAUSE_FIRST_START);
+    assert_true(scene.plan.create_database && scene.plan.verified);
+    assert_false(scene.plan.continues || scene.plan.has_parent || scene.plan.alarm);
+    assert_int_equal(scene.plan.generation_number_next, 1);
+    assert_int_equal(scene.plan.cause, CAUSE_FIRST_START);
     put_birth(OURS); /* born, and never got a snapshot */
     decide(START_SERVE, 4);
-    assert_int_equal(plan.generation_number_next, 4);
-    assert_int_equal(plan.supersedes_count, 1);
-    assert_string_equal(plan.supersedes[0].text, OURS);
-    write_file(sidecar.database, ""); /* an empty file is none */
+    assert_int_equal(scene.plan.generation_number_next, 4);
+    assert_int_equal(scene.plan.supersedes_count, 1);
+    assert_string_equal(scene.plan.supersedes[0].text, OURS);
+    write_file(scene.sidecar.database, ""); /* an empty file is none */
     decide(START_SERVE, 4);
 }
 
@@ -253,25 +215,25 @@ static void test_start__row_5_the_archive_holds_one(void **state)
     put_generation(OURS);
     decide(START_WAIT_FOR_RESTORE, 5);
     check_reason("HARVEY_ON_EMPTY=new:" OURS);
-    config.on_empty = ON_EMPTY_NEW;
-    config.on_empty_generation = id_of(OTHER);
+    scene.config.on_empty = ON_EMPTY_NEW;
+    scene.config.on_empty_generation = id_of(OTHER);
     decide(START_WAIT_FOR_RESTORE, 5);
     check_reason("names another generation");
-    config.on_empty_generation = id_of(OURS);
+    scene.config.on_empty_generation = id_of(OURS);
     decide(START_SERVE, 5);
-    assert_true(plan.create_database);
-    assert_int_equal(plan.generation_number_next, 4);
-    assert_string_equal(plan.supersedes[0].text, OURS);
-    config.on_empty = ON_EMPTY_RESTORE;
+    assert_true(scene.plan.create_database);
+    assert_int_equal(scene.plan.generation_number_next, 4);
+    assert_string_equal(scene.plan.supersedes[0].text, OURS);
+    scene.config.on_empty = ON_EMPTY_RESTORE;
     decide(START_RESTORE, 5);
-    assert_false(plan.replace);
+    assert_false(scene.plan.replace);
 }
 
 static void write_marker(uint32_t newest_term)
 {
     struct buf json;
     struct file_identity identity;
-    check_ok(start_identify(sidecar.database, &identity, &err));
+    check_ok(start_identify(scene.sidecar.database, &identity, &err));
     struct restored_marker marker = {.generation = id_of(OURS),
                                      .point = {{1, 0}, {0, 0}},
                                      .newest_generation = id_of(OURS),
@@ -281,10 +243,10 @@ static void write_marker(uint32_t newest_term)
                                      .size_bytes = identity.size_bytes,
                                      .mtime_ns = identity.mtime_ns,
                                      .unix_ms = INT64_C(1795543200000)};
-    (void)snprintf(marker.archive, sizeof marker.archive, "%s", config.store.url);
+    (void)snprintf(marker.archive, sizeof marker.archive, "%s", scene.config.store.url);
     buf_init(&json, HISTORY_JSON_BYTES_MAX);
     check_ok(restored_marker_encode(&marker, &json, &err));
-    check_ok(fsio_replace_file(sidecar.restored, json.data, json.size, false, &err));
+    check_ok(fsio_replace_file(scene.sidecar.restored, json.data, json.size, false, &err));
     buf_deinit(&json);
 }
 
@@ -295,43 +257,43 @@ static void test_start__row_6_restored(void **state)
     database_is_there();
     write_marker(0);
     decide(START_SERVE, 6);
-    assert_int_equal(plan.cause, CAUSE_RESTORED);
-    assert_true(plan.has_parent && plan.verified && plan.is_ordinary);
-    assert_false(plan.continues);
-    assert_string_equal(plan.parent.text, OURS);
-    assert_int_equal(plan.generation_number_next, 4);
+    assert_int_equal(scene.plan.cause, CAUSE_RESTORED);
+    assert_true(scene.plan.has_parent && scene.plan.verified && scene.plan.is_ordinary);
+    assert_false(scene.plan.continues);
+    assert_string_equal(scene.plan.parent.text, OURS);
+    assert_int_equal(scene.plan.generation_number_next, 4);
 }
 
 /* A marker speaks of one file and one archive; beside any other it counts as none. */
 static void test_start__row_6_a_marker_of_something_else(void **state)
 {
     (void)state;
-    char url[sizeof config.store.url];
+    char url[sizeof scene.config.store.url];
     put_generation(OURS);
     database_is_there();
     write_marker(0);
-    write_file(scratch_path(&scratch, "new"), "any bytes");
+    write_file(scratch_path(&scene.scratch, "new"), "any bytes");
     struct timespec times[2];
     struct stat stat_before;
-    assert_int_equal(stat(sidecar.database, &stat_before), 0);
+    assert_int_equal(stat(scene.sidecar.database, &stat_before), 0);
     times[0] = times[1] = stat_before.st_mtim;
-    assert_int_equal(utimensat(AT_FDCWD, scratch_path(&scratch, "new"), times, 0), 0);
-    assert_int_equal(rename(scratch_path(&scratch, "new"), sidecar.database), 0);
+    assert_int_equal(utimensat(AT_FDCWD, scratch_path(&scene.scratch, "new"), times, 0), 0);
+    assert_int_equal(rename(scratch_path(&scene.scratch, "new"), scene.sidecar.database), 0);
     decide(START_WAIT, 10); /* another inode */
     write_marker(0);
     decide(START_SERVE, 6);
-    assert_int_equal(truncate(sidecar.database, 5), 0);
-    assert_int_equal(utimensat(AT_FDCWD, sidecar.database, times, 0), 0);
+    assert_int_equal(truncate(scene.sidecar.database, 5), 0);
+    assert_int_equal(utimensat(AT_FDCWD, scene.sidecar.database, times, 0), 0);
     decide(START_WAIT, 10); /* another size */
     write_marker(0);
     decide(START_SERVE, 6);
     times[1].tv_nsec ^= 1;
-    assert_int_equal(utimensat(AT_FDCWD, sidecar.database, times, 0), 0);
+    assert_int_equal(utimensat(AT_FDCWD, scene.sidecar.database, times, 0), 0);
     decide(START_WAIT, 10); /* another mtime */
-    memcpy(url, config.store.url, sizeof url);
-    (void)snprintf(config.store.url, sizeof config.store.url, "dir:/another");
+    memcpy(url, scene.config.store.url, sizeof url);
+    (void)snprintf(scene.config.store.url, sizeof scene.config.store.url, "dir:/another");
     write_marker(0);
-    memcpy(config.store.url, url, sizeof url);
+    memcpy(scene.config.store.url, url, sizeof url);
     decide(START_WAIT, 10);
 }
 
@@ -347,9 +309,9 @@ static void test_start__row_7_restored_and_the_archive_moved(void **state)
     decide(START_SERVE, 6);
     put_birth(OTHER);
     decide(START_WAIT, 7);
-    config.on_stale = ON_STALE_RESTORE;
+    scene.config.on_stale = ON_STALE_RESTORE;
     decide(START_RESTORE, 7);
-    assert_true(plan.replace);
+    assert_true(scene.plan.replace);
 }
 
 static void test_start__row_7_a_generation_has_begun_since(void **state)
@@ -370,8 +332,8 @@ static void test_start__row_8_the_archive_must_be_asked(void **state)
     database_is_there();
     decide(START_WAIT, 8);
     note_ours();
-    write_file(scratch_path(&scratch, "new"), "any bytes");
-    assert_int_equal(rename(scratch_path(&scratch, "new"), sidecar.database), 0);
+    write_file(scratch_path(&scene.scratch, "new"), "any bytes");
+    assert_int_equal(rename(scratch_path(&scene.scratch, "new"), scene.sidecar.database), 0);
     decide(START_WAIT, 8); /* ours, but another file */
 }
 
@@ -380,9 +342,9 @@ static void test_start__row_9_adopted(void **state)
     (void)state;
     database_is_there();
     decide(START_SERVE, 9);
-    assert_int_equal(plan.cause, CAUSE_ADOPTED);
-    assert_int_equal(plan.generation_number_next, 1);
-    assert_false(plan.create_database || plan.continues);
+    assert_int_equal(scene.plan.cause, CAUSE_ADOPTED);
+    assert_int_equal(scene.plan.generation_number_next, 1);
+    assert_false(scene.plan.create_database || scene.plan.continues);
 }
 
 /* What the state says of another archive says nothing of this one. */
@@ -392,11 +354,11 @@ static void test_start__row_9_notes_of_another_archive(void **state)
     struct state_record record;
     database_is_there();
     note_ours();
-    state_edit_begin(&shared, &record);
+    state_edit_begin(&scene.shared, &record);
     (void)snprintf(record.archive, sizeof record.archive, "dir:/another");
-    check_ok(state_edit_end(&shared, &record, &err));
+    check_ok(state_edit_end(&scene.shared, &record, &err));
     decide(START_SERVE, 9);
-    assert_int_equal(plan.generation_number_next, 1);
+    assert_int_equal(scene.plan.generation_number_next, 1);
 }
 
 static void test_start__row_10_nothing_ties_it_to_the_archive(void **state)
@@ -406,17 +368,17 @@ static void test_start__row_10_nothing_ties_it_to_the_archive(void **state)
     database_is_there();
     decide(START_WAIT, 10);
     check_reason("HARVEY_ON_STALE=fork:" OURS);
-    config.on_stale = ON_STALE_FORK;
-    config.on_stale_generation = id_of(OTHER);
+    scene.config.on_stale = ON_STALE_FORK;
+    scene.config.on_stale_generation = id_of(OTHER);
     decide(START_WAIT, 10);
     check_reason("names another generation");
-    config.on_stale_generation = id_of(OURS);
+    scene.config.on_stale_generation = id_of(OURS);
     decide(START_SERVE, 10);
-    assert_int_equal(plan.cause, CAUSE_FORK);
-    assert_int_equal(plan.supersedes_count, 1);
-    config.on_stale = ON_STALE_RESTORE;
+    assert_int_equal(scene.plan.cause, CAUSE_FORK);
+    assert_int_equal(scene.plan.supersedes_count, 1);
+    scene.config.on_stale = ON_STALE_RESTORE;
     decide(START_RESTORE, 10);
-    assert_true(plan.replace);
+    assert_true(scene.plan.replace);
 }
 
 static void test_start__row_11_ours_and_no_answer(void **state)
@@ -425,10 +387,10 @@ static void test_start__row_11_ours_and_no_answer(void **state)
     database_is_there();
     note_ours();
     decide(START_SERVE, 11);
-    assert_true(plan.alarm && plan.continues);
-    assert_false(plan.verified);
-    assert_string_equal(plan.begin.generation.text, OURS);
-    assert_int_equal(access(config.store.dir, F_OK), -1);
+    assert_true(scene.plan.alarm && scene.plan.continues);
+    assert_false(scene.plan.verified);
+    assert_string_equal(scene.plan.begin.generation.text, OURS);
+    assert_int_equal(access(scene.config.store.dir, F_OK), -1);
 }
 
 static void test_start__row_12_a_newer_generation(void **state)
@@ -440,11 +402,11 @@ static void test_start__row_12_a_newer_generation(void **state)
     note_ours();
     decide(START_WAIT, 12);
     check_reason("newer generation");
-    config.on_stale = ON_STALE_FORK;
-    config.on_stale_generation = id_of(OTHER);
+    scene.config.on_stale = ON_STALE_FORK;
+    scene.config.on_stale_generation = id_of(OTHER);
     decide(START_SERVE, 12);
-    assert_int_equal(plan.generation_number_next, 5);
-    assert_int_equal(plan.supersedes_count, 2);
+    assert_int_equal(scene.plan.generation_number_next, 5);
+    assert_int_equal(scene.plan.supersedes_count, 2);
 }
 
 static void test_start__row_12_another_claim(void **state)
@@ -465,14 +427,14 @@ static void test_start__row_12_the_wal_is_gone(void **state)
     struct state_record record;
     database_is_there();
     note_ours();
-    state_edit_begin(&shared, &record);
+    state_edit_begin(&scene.shared, &record);
     record.confirmed = (struct wal_point){{1, 9}, {1, 2}};
-    check_ok(state_edit_end(&shared, &record, &err));
+    check_ok(state_edit_end(&scene.shared, &record, &err));
     decide(START_WAIT, 12);
-    state_edit_begin(&shared, &record);
+    state_edit_begin(&scene.shared, &record);
     record.reset_follows = true; /* our freeze copied everything */
     record.reset_point = record.confirmed;
-    check_ok(state_edit_end(&shared, &record, &err));
+    check_ok(state_edit_end(&scene.shared, &record, &err));
     decide(START_SERVE, 11);
 }
 
@@ -483,9 +445,9 @@ static void test_start__row_13_another_file(void **state)
     put_generation(OURS);
     database_is_there();
     note_ours();
-    state_edit_begin(&shared, &record);
+    state_edit_begin(&scene.shared, &record);
     record.database.inode++;
-    check_ok(state_edit_end(&shared, &record, &err));
+    check_ok(state_edit_end(&scene.shared, &record, &err));
     decide(START_WAIT, 13);
 }
 
@@ -496,28 +458,28 @@ static void test_start__row_14_the_store_lost_objects(void **state)
     put_generation(OURS);
     database_is_there();
     note_ours();
-    state_edit_begin(&shared, &record);
+    state_edit_begin(&scene.shared, &record);
     record.confirmed = (struct wal_point){{1, 9}, {1, 2}};
     record.reset_point = (struct wal_point){{1, 9}, {1, 2}};
-    check_ok(state_edit_end(&shared, &record, &err));
+    check_ok(state_edit_end(&scene.shared, &record, &err));
     decide(START_SERVE, 14);
-    assert_true(plan.alarm);
-    assert_false(plan.continues);
-    assert_int_equal(plan.cause, CAUSE_STORE_LOST);
-    assert_int_equal(plan.generation_number_next, 4);
+    assert_true(scene.plan.alarm);
+    assert_false(scene.plan.continues);
+    assert_int_equal(scene.plan.cause, CAUSE_STORE_LOST);
+    assert_int_equal(scene.plan.generation_number_next, 4);
 }
 
 static void test_start__row_14_the_generation_is_gone(void **state)
 {
     (void)state;
-    check_ok(store_prepare(store, true, &err));
+    check_ok(store_prepare(scene.store, true, &err));
     database_is_there();
     note_ours();
     decide(START_SERVE, 14);
-    assert_int_equal(plan.generation_number_next, 4); /* its number is not given twice */
-    put_generation("00000002-0123456789abcdef");      /* an older one is left */
+    assert_int_equal(scene.plan.generation_number_next, 4); /* its number is not given twice */
+    put_generation("00000002-0123456789abcdef");            /* an older one is left */
     decide(START_SERVE, 14);
-    assert_int_equal(plan.generation_number_next, 4);
+    assert_int_equal(scene.plan.generation_number_next, 4);
 }
 
 static void test_start__row_15_continues(void **state)
@@ -528,12 +490,12 @@ static void test_start__row_15_continues(void **state)
     note_ours();
     put_claim(2, TAG);
     decide(START_SERVE, 15);
-    assert_true(plan.continues && plan.verified && plan.is_ordinary);
-    assert_false(plan.alarm || plan.identity_differs);
-    assert_string_equal(plan.begin.generation.text, OURS);
-    assert_true(plan.begin.has_snapshot);
-    assert_int_equal(plan.term_next, 3);
-    assert_int_equal(plan.generation_number_next, 4);
+    assert_true(scene.plan.continues && scene.plan.verified && scene.plan.is_ordinary);
+    assert_false(scene.plan.alarm || scene.plan.identity_differs);
+    assert_string_equal(scene.plan.begin.generation.text, OURS);
+    assert_true(scene.plan.begin.has_snapshot);
+    assert_int_equal(scene.plan.term_next, 3);
+    assert_int_equal(scene.plan.generation_number_next, 4);
 }
 
 /* A birth that was put right before a crash: the record catches up. One that was not is given up. */
@@ -544,15 +506,15 @@ static void test_start__row_15_a_birth_that_was_noted(void **state)
     put_generation(OURS);
     database_is_there();
     note_ours();
-    state_edit_begin(&shared, &record);
+    state_edit_begin(&scene.shared, &record);
     record.pending_generation = id_of(OTHER);
-    check_ok(state_edit_end(&shared, &record, &err));
+    check_ok(state_edit_end(&scene.shared, &record, &err));
     decide(START_SERVE, 15);
-    assert_string_equal(plan.begin.generation.text, OURS);
+    assert_string_equal(scene.plan.begin.generation.text, OURS);
     put_birth(OTHER);
     decide(START_SERVE, 15);
-    assert_string_equal(plan.begin.generation.text, OTHER);
-    assert_int_equal(plan.term_next, 1);
+    assert_string_equal(scene.plan.begin.generation.text, OTHER);
+    assert_int_equal(scene.plan.term_next, 1);
 }
 
 /* Somebody wrote the file: continuing is for the lead to refuse. In our own checkpoint we wrote it. */
@@ -563,14 +525,14 @@ static void test_start__row_16_the_file_was_touched(void **state)
     put_generation(OURS);
     database_is_there();
     note_ours();
-    write_file(sidecar.database, "other bytes");
+    write_file(scene.sidecar.database, "other bytes");
     decide(START_SERVE, 15);
-    assert_true(plan.identity_differs);
-    state_edit_begin(&shared, &record);
+    assert_true(scene.plan.identity_differs);
+    state_edit_begin(&scene.shared, &record);
     record.checkpoint_running = true;
-    check_ok(state_edit_end(&shared, &record, &err));
+    check_ok(state_edit_end(&scene.shared, &record, &err));
     decide(START_SERVE, 15);
-    assert_false(plan.identity_differs);
+    assert_false(scene.plan.identity_differs);
 }
 
 /* It ran with HARVEY_ARCHIVE=none since: nothing was captured, so nothing continues. */
@@ -581,11 +543,11 @@ static void test_start__row_17_not_replicated_since(void **state)
     put_generation(OURS);
     database_is_there();
     note_ours();
-    state_edit_begin(&shared, &record);
+    state_edit_begin(&scene.shared, &record);
     record.replicated = false;
-    check_ok(state_edit_end(&shared, &record, &err));
+    check_ok(state_edit_end(&scene.shared, &record, &err));
     decide(START_SERVE, 15);
-    assert_false(plan.continues);
+    assert_false(scene.plan.continues);
 }
 
 int main(void)

@@ -7,7 +7,7 @@
 
 #include "tests/unit/checks.h"
 #include "tests/unit/sample_wal.h"
-#include "tests/unit/scratch.h"
+#include "tests/unit/start_scene.h"
 
 #include "archive/snapshot_format.h"
 #include "base/buf.h"
@@ -25,25 +25,11 @@
 static const struct sample_frame sample_frames[FRAMES] = {{1, 0}, {2, 2}, {3, 0},
                                                           {1, 3}, {4, 0}, {2, 4}};
 
-static struct scratch scratch;
 static struct err err;
-static struct replicator_config config;
-static struct sidecar sidecar;
-static struct spool spool;
-static struct state shared;
-static struct store *store;
-static struct start_plan plan;
 static struct generation_id generation;
 static struct sample_wal wal;
 static struct sample_wal other_wal; /* other salts, other frames */
 static struct segment_header *header;
-
-static void put_key(const struct object_key *key, const void *bytes, size_t count)
-{
-    char text[OBJECT_KEY_BYTES];
-    object_key_format(key, text);
-    check_ok(store_put_bytes(store, text, bytes, count, STORE_PUT_PLAIN, &err));
-}
 
 /* The generation with a complete snapshot at (1, 0). */
 static void put_generation(void)
@@ -65,8 +51,8 @@ static void put_generation(void)
                                             .tag = "0badcafe"};
     buf_init(&json, HISTORY_JSON_BYTES_MAX);
     check_ok(generation_birth_encode(&birth, &json, &err));
-    put_key(&birth_key, json.data, json.size);
-    put_key(&snapshot_key, "{}", 2);
+    start_scene_put(&birth_key, json.data, json.size);
+    start_scene_put(&snapshot_key, "{}", 2);
     buf_deinit(&json);
 }
 
@@ -88,9 +74,10 @@ static void lay(bool into_spool, const struct sample_wal *from, uint32_t term, u
     segment_key(header, &name);
     object_key_format(&name, key);
     if (into_spool) {
-        check_ok(spool_write(&spool, key, object.data, object.size, &err));
+        check_ok(spool_write(&scene.spool, key, object.data, object.size, &err));
     } else {
-        check_ok(store_put_bytes(store, key, object.data, object.size, STORE_PUT_PLAIN, &err));
+        check_ok(
+            store_put_bytes(scene.store, key, object.data, object.size, STORE_PUT_PLAIN, &err));
     }
     segment_writer_destroy(writer);
     buf_deinit(&object);
@@ -106,7 +93,7 @@ static void write_wal(uint32_t frames, bool spoil_last)
     size_t frame_bytes = wal.page_size_bytes + WAL_FRAME_HEADER_BYTES;
     size_t count = WAL_HEADER_BYTES + frames * frame_bytes;
     wal.bytes[count - frame_bytes + 23] ^= spoil_last ? 1 : 0; /* in the frame's checksum */
-    check_ok(fsio_replace_file(sidecar.wal, wal.bytes, count, false, &err));
+    check_ok(fsio_replace_file(scene.sidecar.wal, wal.bytes, count, false, &err));
     wal.bytes[count - frame_bytes + 23] ^= spoil_last ? 1 : 0;
 }
 
@@ -114,42 +101,29 @@ static void write_wal(uint32_t frames, bool spoil_last)
 static void note_ours(uint32_t frame_no)
 {
     struct state_record record;
-    state_edit_begin(&shared, &record);
-    (void)snprintf(record.archive, sizeof record.archive, "%s", config.store.url);
+    state_edit_begin(&scene.shared, &record);
+    (void)snprintf(record.archive, sizeof record.archive, "%s", scene.config.store.url);
     record.replicated = true;
     record.generation = generation;
     record.generation_number_highest = generation_id_number(&generation);
     record.confirmed = point_at(frame_no);
     record.captured = record.confirmed;
     record.confirmed_salts = record.captured_salts = wal.salts;
-    check_ok(start_identify(sidecar.database, &record.database, &err));
-    check_ok(state_edit_end(&shared, &record, &err));
+    check_ok(start_identify(scene.sidecar.database, &record.database, &err));
+    check_ok(state_edit_end(&scene.shared, &record, &err));
 }
 
 static int setup(void **state)
 {
     (void)state;
-    static char database[SCRATCH_PATH_BYTES];
-    scratch_init(&scratch);
     err = (struct err)ERR_INIT;
-    (void)snprintf(database, sizeof database, "%s", scratch_path(&scratch, "state.db"));
-    config = (struct replicator_config){.database_path = database, .version = "0"};
-    (void)snprintf(config.store.dir, sizeof config.store.dir, "%s",
-                   scratch_path(&scratch, "archive"));
-    (void)snprintf(config.store.url, sizeof config.store.url, "dir:%.500s", config.store.dir);
-    check_ok(sidecar_init(&sidecar, database, &err));
-    check_ok(fsio_make_dirs(sidecar.dir, &err));
-    check_ok(fsio_replace_file(database, "any bytes", 9, false, &err));
-    check_ok(spool_open(&spool, sidecar.spool, &err));
-    check_ok(state_open(&shared, sidecar.state, &err));
-    check_ok(store_open(&config.store, NULL, &store, &err));
-    check_ok(store_prepare(store, true, &err));
+    start_scene_set_up();
+    check_ok(fsio_replace_file(scene.sidecar.database, "any bytes", 9, false, &err));
     assert_true(generation_id_parse(SAMPLE_GENERATION, &generation, NULL));
     sample_wal_init(&wal, 512, false, 1, sample_frames, FRAMES);
     sample_wal_init(&other_wal, 512, false, 2, sample_frames, FRAMES);
     header = malloc(sizeof *header);
     assert_non_null(header);
-    start_plan_init(&plan);
     put_generation();
     return 0;
 }
@@ -157,26 +131,11 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
-    start_plan_deinit(&plan);
     free(header);
     sample_wal_deinit(&wal);
     sample_wal_deinit(&other_wal);
-    store_close(store);
-    state_close(&shared);
-    scratch_deinit(&scratch);
+    start_scene_tear_down();
     return 0;
-}
-
-static void decide(enum start_action action, int row, const char *reason)
-{
-    const struct start_input input = {&config, &sidecar, &spool, &shared, store};
-    start_plan_deinit(&plan);
-    start_plan_init(&plan);
-    check_ok(start_decide(&input, &plan, &err));
-    if (plan.action != action || plan.row != row || strstr(plan.reason, reason) == NULL) {
-        fail_msg("action %d by row %d, wanted %d by row %d, \"%s\": %s", (int)plan.action, plan.row,
-                 (int)action, row, reason, plan.reason);
-    }
 }
 
 /* The archive goes further than what this database knows: unless the frames are in its -wal. */
@@ -187,12 +146,12 @@ static void test_start_frames__row_12_unknown_frames(void **state)
     lay(false, &wal, 1, 3, 4);
     write_wal(2, false);
     note_ours(2);
-    decide(START_WAIT, 12, "not in this database's history");
+    start_scene_decide(START_WAIT, 12, "not in this database's history");
     write_wal(4, true); /* the same salts, the right length, another frame */
-    decide(START_WAIT, 12, "not in this database's history");
+    start_scene_decide(START_WAIT, 12, "not in this database's history");
     write_wal(6, false);
-    decide(START_SERVE, 15, "continuing");
-    assert_true(wal_point_equal(plan.end, point_at(4)));
+    start_scene_decide(START_SERVE, 15, "continuing");
+    assert_true(wal_point_equal(scene.plan.end, point_at(4)));
 }
 
 /* Two leads of one generation that went on differently: nobody says which of them is the latest. */
@@ -203,9 +162,9 @@ static void test_start_frames__row_12_two_histories(void **state)
     lay(false, &wal, 1, 3, 4);
     write_wal(6, false);
     note_ours(4);
-    decide(START_SERVE, 15, "continuing");
+    start_scene_decide(START_SERVE, 15, "continuing");
     lay(false, &other_wal, 2, 3, 6);
-    decide(START_WAIT, 12, "two histories");
+    start_scene_decide(START_WAIT, 12, "two histories");
 }
 
 /* The spool goes on from the archive's last frame, and that frame is another one. */
@@ -217,7 +176,7 @@ static void test_start_frames__row_12_other_frames_in_the_spool(void **state)
     write_wal(6, false);
     note_ours(4);
     lay(true, &other_wal, 1, 5, 6);
-    decide(START_WAIT, 12, "other frames than the spool");
+    start_scene_decide(START_WAIT, 12, "other frames than the spool");
 }
 
 /* The chain's last frames were in a -wal that is gone, and nobody has written the file since. */
@@ -226,11 +185,11 @@ static void test_start_frames__row_12_the_wal_is_gone(void **state)
     (void)state;
     lay(false, &wal, 1, 1, 4);
     note_ours(4);
-    decide(START_WAIT, 12, "gone");
+    start_scene_decide(START_WAIT, 12, "gone");
     write_wal(4, true);
-    decide(START_WAIT, 12, "gone");
+    start_scene_decide(START_WAIT, 12, "gone");
     write_wal(4, false);
-    decide(START_SERVE, 15, "continuing");
+    start_scene_decide(START_SERVE, 15, "continuing");
 }
 
 /* What the archive has is not shipped again, what it lacks is. */
@@ -242,11 +201,11 @@ static void test_start_frames__row_15_ships_what_is_spooled(void **state)
     lay(true, &wal, 1, 3, 4);
     write_wal(6, false);
     note_ours(2);
-    decide(START_SERVE, 15, "continuing");
-    assert_int_equal(plan.spool_count, 1);
-    assert_int_equal(plan.spool[0].end.position.frame_no, 4);
-    assert_true(wal_point_equal(plan.end, point_at(4)));
-    assert_true(wal_point_equal(plan.begin.confirmed, point_at(2)));
+    start_scene_decide(START_SERVE, 15, "continuing");
+    assert_int_equal(scene.plan.spool_count, 1);
+    assert_int_equal(scene.plan.spool[0].end.position.frame_no, 4);
+    assert_true(wal_point_equal(scene.plan.end, point_at(4)));
+    assert_true(wal_point_equal(scene.plan.begin.confirmed, point_at(2)));
 }
 
 /* A restore saw the archive's end at frame 2; with frame 4 there, somebody has gone on. */
@@ -255,7 +214,7 @@ static void test_start_frames__row_7_the_end_has_moved(void **state)
     (void)state;
     struct buf json;
     struct file_identity identity;
-    check_ok(start_identify(sidecar.database, &identity, &err));
+    check_ok(start_identify(scene.sidecar.database, &identity, &err));
     struct restored_marker marker = {.generation = generation,
                                      .point = point_at(2),
                                      .newest_generation = generation,
@@ -264,15 +223,15 @@ static void test_start_frames__row_7_the_end_has_moved(void **state)
                                      .size_bytes = identity.size_bytes,
                                      .mtime_ns = identity.mtime_ns,
                                      .unix_ms = SAMPLE_UNIX_MS};
-    (void)snprintf(marker.archive, sizeof marker.archive, "%s", config.store.url);
+    (void)snprintf(marker.archive, sizeof marker.archive, "%s", scene.config.store.url);
     buf_init(&json, HISTORY_JSON_BYTES_MAX);
     check_ok(restored_marker_encode(&marker, &json, &err));
-    check_ok(fsio_replace_file(sidecar.restored, json.data, json.size, false, &err));
+    check_ok(fsio_replace_file(scene.sidecar.restored, json.data, json.size, false, &err));
     buf_deinit(&json);
     lay(false, &wal, 1, 1, 2);
-    decide(START_SERVE, 6, "restored position");
+    start_scene_decide(START_SERVE, 6, "restored position");
     lay(false, &wal, 1, 3, 4);
-    decide(START_WAIT, 7, "has moved since");
+    start_scene_decide(START_WAIT, 7, "has moved since");
 }
 
 int main(void)
