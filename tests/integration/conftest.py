@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness.minio import MinIO  # noqa: E402
 from harness.scene import Scene  # noqa: E402
+from harness.stage import Stage  # noqa: E402
 
 RUN_SEED = int(os.environ.get("HARVEY_SEED") or secrets.randbelow(10**9))
 
@@ -101,6 +102,12 @@ def scene(request, base_dir, shared_minio):
 def archive(request, scene):
     """An empty archive; the test runs once on a directory and once on MinIO."""
     return scene.archive(request.param)
+
+
+@pytest.fixture
+def stage(scene):
+    """An archive that nobody has written yet, without a server."""
+    return Stage(scene)
 
 
 @pytest.fixture

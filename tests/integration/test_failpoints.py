@@ -104,8 +104,8 @@ CASES = [
     case("handover_lock_dropped", before="a sibling"),
 ]
 IN_A_RESTORE = ("restore_part_written", "restore_wal_applied", "restore_marker_written",
-                "restore_renamed")  # of the program: test_restore.py; of the server: below
-IN_A_REPLACE = ("restore_moved_aside",)  # test_restore.py
+                "restore_renamed")  # of the program: test_restore_target.py; of the server: below
+IN_A_REPLACE = ("restore_moved_aside",)  # test_restore_target.py
 ONLY_ON_A_DIRECTORY = ("store_file_written",)
 
 

@@ -7,106 +7,24 @@ commit), its -wal files are cut into objects by an independent writer of docs/ar
 bin/restore runs on that archive.
 """
 
-import fcntl
 import json
 import os
 import random
-import shutil
-import signal
-import sqlite3
 import struct
 import subprocess
-import time
 from datetime import datetime, timezone
 
 import pytest
 
-from harness import env
 from harness.archive import BucketArchive, DirectoryArchive
-from harness.forge import BASE_UNIX_MS, Forge, Story, cut_anywhere, cut_at_commits, point_of
+from harness.forge import BASE_UNIX_MS, Story, cut_anywhere, cut_at_commits, point_of
 from harness.process import clean_environment
 from harness.restoring import restore_argv, run_restore
-
-F_OFD_SETLK = 37
-
+from harness.stage import Stage, big, lively, simple
 
 def rfc3339(unix_ms):
     moment = datetime.fromtimestamp(unix_ms // 1000, timezone.utc)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{unix_ms % 1000:03d}Z"
-
-
-def lively(story, rng, commits, wals=1, sizes=(10, 3000)):
-    """Inserts, updates, deletes, small and large transactions."""
-    per_wal = max(1, commits // wals)
-    for number in range(commits):
-        if number and number % per_wal == 0 and number // per_wal < wals:
-            story.reset()
-        statements = []
-        for _ in range(rng.choice((1, 1, 1, 5, 30))):
-            what = rng.random()
-            if what < 0.7:
-                statements.append(("INSERT INTO test(value) VALUES(?)",
-                                   (rng.randbytes(rng.randint(*sizes)),)))
-            elif what < 0.85:
-                statements.append(("UPDATE test SET value=? WHERE id % 7=?",
-                                   (rng.randbytes(40), rng.randrange(7))))
-            else:
-                statements.append(("DELETE FROM test WHERE id % 5=?", (rng.randrange(5),)))
-        story.run(*statements, pass_ms=rng.choice((1, 5, 100, 2000)))
-    return story
-
-
-class Stage:
-    """One story in one archive, and restores from it."""
-
-    def __init__(self, scene):
-        self.scene = scene
-        self.archive = DirectoryArchive(scene.path("archive"))
-        self.archive.path.mkdir()
-        self.forge = Forge(self.archive)
-
-    def story(self, **options):
-        return Story(self.scene.path("story"), **options)
-
-    def run(self, *options, target=None, **settings):
-        if target is None:
-            folder = self.scene.path("out")
-            folder.mkdir()
-            target = folder / "r.db"
-        return run_restore(self.archive, target, *options, **settings)
-
-    def gives(self, commit, *options):
-        """This restore succeeds and gives exactly that commit."""
-        result = self.run(*options).expect(0)
-        assert result.positions()[0][1:] == commit.position, (commit.position, result.describe())
-        assert result.target.read_bytes() == commit.data, f"{commit.position}: other bytes"
-        assert result.left_behind() == [result.target.name, f"{result.target.name}-harvey/restored.json"]
-        return result
-
-    def refuses(self, code, *options, words=()):
-        result = self.run(*options)
-        assert result.code == code, result.describe()
-        assert not result.left_behind(), result.left_behind()
-        assert len(result.stderr.splitlines()) == 1, result.describe()
-        for word in words:
-            assert word.lower() in result.stderr.lower(), (word, result.describe())
-        return result
-
-
-@pytest.fixture
-def stage(scene):
-    return Stage(scene)
-
-
-def simple(stage, commits=12, wals=2, seed=7, cuts=None, snapshot_at=0, **options):
-    """A story, all shipped, one snapshot. Gives (story, generation)."""
-    story = lively(stage.story(**options), random.Random(seed), commits, wals).end()
-    generation = stage.forge.generation(page_size=story.page_size)
-    generation.claim(1, "11111111")
-    generation.ship(story, cuts or cut_at_commits())
-    base = story.commits[snapshot_at]
-    generation.snapshot(base.data, point_of(story, base), base.unix_ms)
-    return story, generation
 
 
 # ---- every commit, and nothing but commits ----
@@ -129,7 +47,9 @@ def test_restore__every_commit(stage, page_size):
 
 def test_restore__between_commits_is_refused_and_the_advice_works(stage):
     rng = random.Random(stage.scene.seed)
-    story = lively(stage.story(), rng, 8, 2).end()
+    story = lively(stage.story(), rng, 8, 2)
+    story.run(*[("INSERT INTO test(value) VALUES(?)", (rng.randbytes(3000),))] * 15)  # 15 pages at least
+    story.end()
     generation = stage.forge.generation()
     generation.claim(1, "11111111")
     generation.ship(story, cut_anywhere(3))
@@ -682,91 +602,6 @@ def test_restore__empty_archive(stage):
 
 # ---- the target ----
 
-def test_restore__target_in_the_way(stage):
-    simple(stage)
-    for name in ("r.db", "r.db-wal", "r.db-shm", "r.db-journal"):
-        folder = stage.scene.path("there")
-        folder.mkdir()
-        (folder / name).write_bytes(b"precious")
-        result = stage.run("--to-latest", target=folder / "r.db").expect(5)
-        assert "--replace" in result.stderr and name in result.stderr
-        assert [path.name for path in folder.iterdir()] == [name]
-        result = stage.run("--to-latest", "--replace", "--json", target=folder / "r.db").expect(0)
-        assert open(result.json()["moved_aside"], "rb").read() == b"precious"
-    missing = stage.scene.dir / "no" / "such"
-    stage.run("--to-latest", target=stage.scene.dir / "r.db").expect(0)
-    done = subprocess.run(restore_argv(missing / "r.db", "--to-latest"), capture_output=True,
-                          text=True, env=clean_environment(**stage.archive.environment()),
-                          check=False)
-    assert done.returncode == 7 and str(missing) in done.stderr
-
-
-def test_restore__several_at_once_into_one_file(stage):
-    """One of them makes the database, the others refuse; with --replace, too, nothing is mixed."""
-    story, _ = simple(stage)
-    environment = clean_environment(**stage.archive.environment())
-    for option in ((), ("--replace",)) * 3:
-        folder = stage.scene.path("shared")
-        folder.mkdir()
-        argv = restore_argv(folder / "r.db", "--to-latest", *option)
-        running = [subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL,
-                                    stderr=subprocess.PIPE, text=True) for _ in range(6)]
-        said = [process.communicate()[1] for process in running]
-        codes = sorted(process.returncode for process in running)
-        assert codes[0] == 0 and set(codes) <= {0, 5}, (codes, said)
-        assert option or codes == [0, 5, 5, 5, 5, 5], (codes, said)
-        assert (folder / "r.db").read_bytes() == story.commits[-1].data
-        assert (folder / "r.db-harvey" / "restored.json").exists()
-        names = sorted(path.name for path in folder.iterdir())
-        assert not [name for name in names if ".restoring-" in name], names
-        asides = [name for name in names if name.count("before-restore") and "-harvey" not in name]
-        assert len(asides) == codes.count(0) - 1, names
-        for name in asides:
-            assert (folder / name).read_bytes() == story.commits[-1].data
-
-
-def test_restore__a_folder_that_may_not_be_written(stage):
-    """As somebody who may not: exit 7, one line that names it, and nothing changed."""
-    simple(stage)
-    folder = stage.scene.path("locked")
-    folder.mkdir()
-    prefix = []
-    if os.geteuid() == 0:
-        prefix = [env.tool("setpriv"), "--reuid=65534", "--regid=65534", "--clear-groups"]
-        if any(not parent.stat().st_mode & 0o001
-               for parent in [*stage.scene.dir.parents][2:]) or \
-                not os.access(env.program("restore"), os.X_OK):
-            env.cannot_run("another user cannot reach the programs or the tests' folder")
-        for parent in [stage.scene.dir, stage.scene.dir.parent]:
-            parent.chmod(0o755)
-    binary = stage.scene.path("restore")
-    shutil.copy(env.program("restore"), binary)
-    folder.chmod(0o555)
-    try:
-        for option in (), ("--replace",), ("--dry-run",):
-            done = subprocess.run([*prefix, binary, "--to-latest", "-o", folder / "r.db", *option],
-                                  capture_output=True, text=True, cwd="/", timeout=60,
-                                  env=clean_environment(**stage.archive.environment()), check=False)
-            assert done.returncode == (0 if option == ("--dry-run",) else 7), done
-            if done.returncode:
-                assert len(done.stderr.splitlines()) == 1 and str(folder) in done.stderr, done
-            assert not list(folder.iterdir())
-    finally:
-        folder.chmod(0o755)
-
-
-def test_restore__live_server(stage):
-    simple(stage)
-    folder = stage.scene.path("live")
-    (folder / "r.db-harvey").mkdir(parents=True)
-    with open(folder / "r.db-harvey" / "leader.lock", "w", encoding="ascii") as lock:
-        fcntl.fcntl(lock, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
-        for option in (), ("--replace",):
-            result = stage.run("--to-latest", *option, target=folder / "r.db").expect(5)
-            assert "live server" in result.stderr
-    stage.run("--to-latest", target=folder / "r.db").expect(0)
-
-
 def test_restore__marker(stage):
     """restored.json says what the next start compares: the file's identity, the archive's end."""
     story, generation = simple(stage)
@@ -786,151 +621,6 @@ def test_restore__marker(stage):
     assert marker["newest_term"] == 1
     assert (marker["inode"], marker["size_bytes"], marker["mtime_ns"]) == (
         str(stat.st_ino), stat.st_size, stat.st_mtime_ns)
-
-
-def test_restore__full_disk(stage):
-    """A limit on the file's size stands for it: exit 7, nothing stays."""
-    story, _ = simple(stage)
-    assert len(story.commits[-1].data) > 20000
-    folder = stage.scene.path("full")
-    folder.mkdir()
-    done = subprocess.run(["sh", "-c", 'ulimit -f 16; exec "$@"', "sh",
-                           *restore_argv(folder / "r.db", "--to-latest")], capture_output=True,
-                          text=True, env=clean_environment(**stage.archive.environment()),
-                          check=False)
-    assert done.returncode == 7, (done.returncode, done.stderr)
-    assert len(done.stderr.splitlines()) == 1 and not list(folder.iterdir())
-
-
-def big(stage):
-    """Takes long enough to be interrupted."""
-    generation = stage.forge.generation()
-    path = stage.scene.path("big")
-    db = sqlite3.connect(path)
-    db.execute("CREATE TABLE test(id INTEGER PRIMARY KEY, value)")
-    db.execute("CREATE INDEX by_value ON test(value)")
-    db.execute("WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n WHERE x<60000) "
-               "INSERT INTO test(value) SELECT hex(randomblob(100)) FROM n")
-    db.commit()
-    db.close()
-    generation.snapshot(path.read_bytes(), ((1, 0), (0, 0)), BASE_UNIX_MS, part_bytes=1 << 18)
-    return path.read_bytes()
-
-
-def test_restore__signals_leave_nothing(stage):
-    data = big(stage)
-    folder = stage.scene.path("out")
-    folder.mkdir()
-    argv = restore_argv(folder / "r.db", "--to-latest")
-    environment = clean_environment(**stage.archive.environment())
-    ends = set()
-    for number in range(14):
-        process = subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE,
-                                   stdout=subprocess.DEVNULL, text=True)
-        time.sleep(stage.scene.random.uniform(0.0, 0.25))  # the random moment itself
-        process.send_signal((signal.SIGTERM, signal.SIGINT)[number % 2])
-        said = process.communicate()[1]
-        ends.add(process.returncode)
-        if process.returncode == 0:
-            assert (folder / "r.db").read_bytes() == data
-            shutil.rmtree(folder)
-            folder.mkdir()
-        elif process.returncode == 1:
-            assert "interrupted" in said and len(said.splitlines()) == 1, said
-            assert not list(folder.iterdir()), list(folder.iterdir())
-        else:
-            assert process.returncode < 0, (process.returncode, said)  # before it took signals
-            for path in folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert 1 in ends, ends
-
-
-def test_restore__killed_and_run_again(stage):
-    """kill -9 at any moment: no database, or the whole one with its marker; the next run sweeps."""
-    data = big(stage)
-    folder = stage.scene.path("out")
-    folder.mkdir()
-    argv = restore_argv(folder / "r.db", "--to-latest")
-    environment = clean_environment(**stage.archive.environment())
-    left = 0
-    for _ in range(14):
-        process = subprocess.Popen(argv, env=environment, stderr=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL)
-        time.sleep(stage.scene.random.uniform(0.0, 0.3))  # the random moment itself
-        process.kill()
-        process.wait()
-        if (folder / "r.db").exists():
-            assert (folder / "r.db").read_bytes() == data
-            assert (folder / "r.db-harvey" / "restored.json").exists()
-            shutil.rmtree(folder)
-            folder.mkdir()
-        else:
-            left += any(".restoring-" in path.name for path in folder.iterdir())
-    if not (folder / "r.db").exists():
-        stage.run("--to-latest", target=folder / "r.db").expect(0)
-    assert sorted(path.name for path in folder.iterdir()) == ["r.db", "r.db-harvey"]
-    print(f"{left} of 14 kills left a temporary file")
-
-
-def test_restore__killed_at_each_step(stage):
-    """The flavour with failpoints: dies at each named step, then runs through."""
-    binary = env.hooks_program("restore")
-    story, _ = simple(stage)
-    for replace in (False, True):
-        for step in ("restore_part_written", "restore_wal_applied", "restore_marker_written",
-                     "restore_renamed"):
-            folder = stage.scene.path("out")
-            folder.mkdir()
-            if replace:
-                (folder / "r.db").write_bytes(b"precious")
-                (folder / "r.db-harvey").mkdir()
-            argv = [binary, "--to-latest", "-o", str(folder / "r.db"), "--replace"]
-            variables = clean_environment(**stage.archive.environment())
-            done = subprocess.run(argv, env={**variables, "HARVEY_TEST_FAILPOINT": f"{step}:1"},
-                                  capture_output=True, check=False)
-            assert done.returncode == -9, (step, done)
-            there = (folder / "r.db").exists() and (folder / "r.db").read_bytes()
-            assert there in (False, b"precious", story.commits[-1].data), step
-            if there == story.commits[-1].data:
-                assert (folder / "r.db-harvey" / "restored.json").exists()
-            done = subprocess.run(argv, env=variables, capture_output=True, check=False)
-            assert done.returncode == 0, done
-            assert (folder / "r.db").read_bytes() == story.commits[-1].data
-            files = [path for path in folder.rglob("*") if path.is_file()]
-            assert not replace or any(path.read_bytes() == b"precious" for path in files)
-            assert not any(".restoring-" in path.name for path in folder.iterdir())
-
-
-@pytest.mark.parametrize("folder_is_there", [True, False])
-def test_restore__killed_while_it_moves_things_aside(stage, folder_is_there):
-    """--replace dies behind each move and runs again: what was there lies together under one name."""
-    binary = env.hooks_program("restore")
-    story, _ = simple(stage)
-    for nth in (1, 2, 3, 4):
-        folder = stage.scene.path("out")
-        folder.mkdir()
-        for name in ("r.db", "r.db-wal", "r.db-shm", "r.db-journal"):
-            (folder / name).write_bytes(name.encode())
-        if folder_is_there:
-            (folder / "r.db-harvey" / "spool").mkdir(parents=True)
-            (folder / "r.db-harvey" / "spool" / "precious").write_bytes(b"precious")
-        argv = [binary, "--to-latest", "-o", str(folder / "r.db"), "--replace"]
-        variables = clean_environment(**stage.archive.environment())
-        died = subprocess.run(argv, capture_output=True, check=False, env={
-            **variables, "HARVEY_TEST_FAILPOINT": f"restore_moved_aside:{nth}"})
-        assert died.returncode == -9, died
-        time.sleep(1.1 if nth == 1 else 0)  # another second: another name, if it were made anew
-        done = subprocess.run(argv, env=variables, capture_output=True, check=False)
-        assert done.returncode == 0, done
-        assert (folder / "r.db").read_bytes() == story.commits[-1].data
-        old = [path for path in folder.iterdir() if ".before-restore-" in path.name]
-        files = {path.name.rpartition("Z")[2]: path.read_bytes() for path in old if path.is_file()}
-        assert files == {end: f"r.db{end}".encode() for end in ("", "-wal", "-shm", "-journal")}
-        assert len({path.name.rpartition("Z")[0] for path in old if path.is_file()}) == 1, old
-        assert not list(folder.rglob("replacing"))
-        if folder_is_there:
-            kept = [path for path in folder.rglob("precious")]
-            assert len(kept) == 1 and ".before-restore-" in str(kept[0])
 
 
 def test_restore__spool_beside_the_target_is_told(stage):
@@ -1011,12 +701,3 @@ def test_restore__progress_on_a_terminal(stage):
     os.close(ours)
     assert process.wait() == 0
     assert b"snapshot" in shown and shown.endswith(b"\r\x1b[K"), shown[-200:]
-
-
-def test_restore__odd_file_names(stage):
-    story, _ = simple(stage)
-    for name in ("with space.db", "a?b#c%41.db", "uml\u00e4ut", "-dash.db"):
-        folder = stage.scene.path("out")
-        folder.mkdir()
-        result = stage.run("--to-latest", "--json", target=folder / name).expect(0)
-        assert result.target.read_bytes() == story.commits[-1].data and result.json()["ok"]

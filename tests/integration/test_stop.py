@@ -12,7 +12,7 @@ import time
 from harness import oracle
 from harness.archive import BucketArchive
 from harness.load import Ledger
-from harness.wait import until
+from harness.wait import holds_for, until
 
 
 def test_stop__under_load_answers_everybody(scene, archive):
@@ -75,12 +75,33 @@ def test_stop__idle_and_at_once_after_the_start(scene, archive):
 
 def test_stop__ships_what_waits(scene, archive):
     """Rows that wait for their interval are in the archive when the server has ended."""
+    server = scene.server(archive).start_ready()
+    server.wait_snapshot()  # which may itself have to wait for a segment's interval
+    server.stop_clean()
     server = scene.server(archive, SHIP_INTERVAL_MS=60000).start_ready()
-    server.wait_snapshot()
     scene.rows(server, 20)
     server.stop_clean()
     rows = scene.source()
     assert len(rows) >= 20 and scene.restored_rows(archive) == rows
+
+
+def test_stop__waits_for_a_store_that_answers_late(scene):
+    """The store stands still when the stop comes, all lanes wait for it, more is queued behind them; it goes on
+    within the stop's time: all is shipped, and nothing is said to stay."""
+    minio = scene.minio()
+    archive = BucketArchive(minio)
+    server = scene.server(archive, SHIP_INTERVAL_MS=0, STOP_TIMEOUT_MS=600000).start_ready()
+    server.wait_snapshot()
+    server.wait_archived()
+    minio.freeze()
+    scene.rows(server, 200, clients=1)
+    server.signal(signal.SIGTERM)
+    until(lambda: server.readyz() is None, "the server to close its port")
+    holds_for(server.is_alive, 2, "it waits for the store")
+    minio.thaw()
+    assert server.wait() == 0 and "stay in the spool" not in server.log(), server.log()[-3000:]
+    source = scene.source()
+    assert len(source) >= 200 and scene.restored_rows(archive) == source
 
 
 def test_stop__all_siblings_at_once(scene, archive):

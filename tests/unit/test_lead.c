@@ -12,11 +12,15 @@
 #include "base/clk.h"
 #include "base/fsio.h"
 
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #define WAIT_MS 30000
 #define FIRST_START 4 /* rows of the start table */
+#define UNREACHABLE 11
 #define CONTINUES 15
+#define ROWS_OF_A_CHECKPOINT 2000 /* of 4000 bytes: more than the 4 MiB past which one is made */
 #define ROWS_OF_A_FREEZE                                                                           \
     5000 /* of 4000 bytes: more than the 16 MiB past which the WAL begins anew */
 
@@ -73,6 +77,13 @@ static void begin(int row)
     assert_non_null(lead);
     check_ok(lead_begin(lead, &err));
     assert_int_equal(lead->capture, CAPTURE_ON);
+}
+
+/* What was only gathered goes, as in a kill. */
+static void die(void)
+{
+    lead_destroy(lead);
+    lead = NULL;
 }
 
 static int sql(const char *text)
@@ -175,6 +186,55 @@ static void test_lead__a_freeze_captures_what_no_pass_has_seen(void **state)
     assert_int_equal(lead->segmenter.link.position.frame_no, frames);
 }
 
+/* Until nothing waits in the spool. */
+static void ship(void)
+{
+    struct shipper_view view;
+    int64_t until = clk_monotonic_ms() + WAIT_MS;
+    do {
+        clk_pause_ms(2);
+        shipper_get_view(lead->shipper, &view);
+    } while (view.spool_segments > 0 && clk_monotonic_ms() < until);
+    assert_int_equal(view.spool_segments, 0);
+}
+
+/* A lead that noted a reset, made it and died; then the archive cannot be read, and another one begins. */
+static struct generation_id begin_after_a_reset_without_the_archive(bool touched)
+{
+    begin(FIRST_START);
+    connect_app();
+    insert(ROWS_OF_A_FREEZE, 4000);
+    maintain_until_reset();
+    ship();
+    struct generation_id generation = lead->generation;
+    die();
+    assert_int_equal(rename(scene.config.store.dir, scratch_path(&scene.scratch, "away")), 0);
+    check_ok(fsio_replace_file(scene.config.store.dir, "no directory", 12, false, &err));
+    if (touched) {
+        const struct timespec times[2] = {{.tv_sec = 1000000000}, {.tv_sec = 1000000000}};
+        assert_int_equal(utimensat(AT_FDCWD, scene.sidecar.database, times, 0), 0);
+    }
+    begin(UNREACHABLE);
+    return generation;
+}
+
+static void test_lead__a_noted_reset_is_believed(void **state)
+{
+    (void)state;
+    struct generation_id before = begin_after_a_reset_without_the_archive(false);
+    assert_true(generation_id_equal(&lead->generation, &before));
+    assert_int_equal(lead->follower.end.position.wal_no, 2);
+}
+
+/* Somebody wrote the file after the note: the frames of the WAL that was reset may never have come into it. */
+static void test_lead__a_noted_reset_is_not_believed_of_another_file(void **state)
+{
+    (void)state;
+    struct generation_id before = begin_after_a_reset_without_the_archive(true);
+    assert_false(generation_id_equal(&lead->generation, &before));
+    assert_int_equal(lead->follower.end.position.wal_no, 1);
+}
+
 static void test_lead__after_a_freeze_others_may_checkpoint_and_write(void **state)
 {
     (void)state;
@@ -188,6 +248,46 @@ static void test_lead__after_a_freeze_others_may_checkpoint_and_write(void **sta
     insert(1, 10);
     assert_int_equal(sqlite3_wal_checkpoint_v2(app, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL),
                      SQLITE_OK);
+}
+
+/* lead_maintain until a checkpoint ran; what that call returned. */
+static enum rc maintain_until_checkpoint(void)
+{
+    enum rc rc = RC_OK;
+    uint64_t before = lead->checkpoints;
+    int64_t until = clk_monotonic_ms() + WAIT_MS;
+    while (lead->checkpoints == before && clk_monotonic_ms() < until) {
+        rc = lead_maintain(lead, &err);
+        clk_pause_ms(5);
+    }
+    assert_int_equal(lead->checkpoints, before + 1);
+    return rc;
+}
+
+/* Whoever is killed inside one leaves a state that says so: the file's new time is then no stranger's. */
+static void test_lead__a_checkpoint_is_noted_until_its_end_is(void **state)
+{
+    (void)state;
+    struct state_record record;
+    begin(FIRST_START);
+    connect_app();
+    insert(ROWS_OF_A_CHECKPOINT, 4000);
+    check_ok(lead_pass(lead, &err));
+    insert(1, 10); /* behind the mark: else there is no hurry */
+    char *database = scene.sidecar.database;
+    size_t count = strlen(database);
+    (void)snprintf(database + count, FSIO_PATH_BYTES - count, "/x"); /* its end cannot be noted */
+    check_fails(RC_IO, maintain_until_checkpoint());
+    state_get(&scene.shared, &record);
+    assert_true(record.checkpoint_running);
+
+    database[count] = '\0';
+    insert(ROWS_OF_A_CHECKPOINT, 4000);
+    check_ok(lead_pass(lead, &err));
+    insert(1, 10); /* behind the mark: else there is no hurry */
+    check_ok(maintain_until_checkpoint());
+    state_get(&scene.shared, &record);
+    assert_false(record.checkpoint_running);
 }
 
 static void test_lead__the_oldest_commits_stamp_stays_until_its_segment_is_cut(void **state)
@@ -232,14 +332,7 @@ static void test_lead__goes_on_inside_a_large_transaction(void **state)
     check_ok(lead_pass(lead, &err));
     struct wal_point link = lead->segmenter.link;
     assert_true(link.position.frame_no < wal_now().mx_frame);
-    struct shipper_view
-        view; /* the birth's note would else be pending, and its frames begin anew */
-    int64_t until = clk_monotonic_ms() + WAIT_MS;
-    do {
-        clk_pause_ms(2);
-        shipper_get_view(lead->shipper, &view);
-    } while (view.spool_segments > 0 && clk_monotonic_ms() < until);
-    assert_int_equal(view.spool_segments, 0);
+    ship();             /* the birth's note would else be pending, and its frames begin anew */
     lead_destroy(lead); /* what was only gathered goes, as in a kill */
 
     begin(CONTINUES);
@@ -256,8 +349,13 @@ int main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_lead__a_freeze_captures_what_no_pass_has_seen, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_lead__a_noted_reset_is_believed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lead__a_noted_reset_is_not_believed_of_another_file,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_lead__after_a_freeze_others_may_checkpoint_and_write,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lead__a_checkpoint_is_noted_until_its_end_is, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(
             test_lead__the_oldest_commits_stamp_stays_until_its_segment_is_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lead__a_snapshot_begins_where_the_capture_stands,
