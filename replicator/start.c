@@ -312,10 +312,22 @@ static enum rc start_decide_unreachable(struct start_case *c, struct err *err)
     return RC_OK;
 }
 
+/*
+ * The state names this very file. A file that a restore made may have got the number of the one that the state
+ * speaks of: then its marker fits it, and the noted size or time does not.
+ */
+static bool start_is_same_file(const struct start_case *c)
+{
+    const struct file_identity *noted = &c->local.record.database;
+    const struct file_identity *now = &c->local.identity;
+    bool as_noted = noted->size_bytes == now->size_bytes && noted->mtime_ns == now->mtime_ns;
+    return c->local.ours && noted->inode == now->inode && (as_noted || !c->local.marker_matches);
+}
+
 static enum rc start_decide_present(struct start_case *c, struct err *err)
 {
     struct start_plan *plan = c->plan;
-    bool same_file = c->local.ours && c->local.record.database.inode == c->local.identity.inode;
+    bool same_file = start_is_same_file(c);
     if (!same_file && c->local.marker_matches && c->archive.reachable) {
         start_decide_restored(c); /* 6, 7 */
         return RC_OK;

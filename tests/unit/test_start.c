@@ -297,6 +297,25 @@ static void test_start__row_6_a_marker_of_something_else(void **state)
     decide(START_WAIT, 10);
 }
 
+/* The restored file got the number that the old one had, which the state still names: ext4 gives it again at once. */
+static void test_start__row_6_restored_under_the_old_inode(void **state)
+{
+    (void)state;
+    put_generation(OURS);
+    put_claim(2, TAG);
+    database_is_there();
+    note_ours();
+    write_marker(2);
+    decide(START_SERVE, 15); /* the state has named the file since: the marker was to go, and a crash came */
+    write_file(scene.sidecar.database, "other bytes");
+    write_marker(2);
+    decide(START_SERVE, 6);
+    assert_string_equal(scene.plan.parent.text, OURS);
+    assert_int_equal(rename(scene.config.store.dir, scratch_path(&scene.scratch, "away")), 0);
+    block_archive();
+    decide(START_WAIT, 8);
+}
+
 static void test_start__row_7_restored_and_the_archive_moved(void **state)
 {
     (void)state;
@@ -563,6 +582,7 @@ int main(void)
         CASE(test_start__row_5_the_archive_holds_one),
         CASE(test_start__row_6_restored),
         CASE(test_start__row_6_a_marker_of_something_else),
+        CASE(test_start__row_6_restored_under_the_old_inode),
         CASE(test_start__row_7_restored_and_the_archive_moved),
         CASE(test_start__row_7_a_generation_has_begun_since),
         CASE(test_start__row_8_the_archive_must_be_asked),
