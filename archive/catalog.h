@@ -95,6 +95,20 @@ struct catalog_generation *catalog_find(const struct catalog *catalog,
 RC_MUST_CHECK enum rc catalog_find_latest(struct catalog *catalog, struct store *store,
                                           struct catalog_generation **found, struct err *err);
 
+/*
+ * The first generation behind `behind` (none = of all) that left objects; none when there is nothing. A birth is
+ * put before anything else of its generation, so one that is missing is lost. A LIST for each leading digit.
+ */
+RC_MUST_CHECK enum rc catalog_find_orphan(struct store *store, const struct generation_id *behind,
+                                          struct generation_id *orphan, struct err *err);
+
+/*
+ * *lost: the generation holds no complete snapshot, and did: one of its newest segments says that something was
+ * archived, which no lead says before complete.json is confirmed. (Without a later segment nobody can tell.)
+ */
+RC_MUST_CHECK enum rc catalog_lost_snapshot(const struct generation_id *id, struct store *store,
+                                            bool *lost, struct err *err);
+
 /* The latest complete snapshot of a loaded generation, or the latest at or before `limit`; NULL when none. */
 const struct catalog_snapshot *catalog_latest_snapshot(const struct catalog_generation *generation,
                                                        const struct position *limit);

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define START_MISFITS_BYTES 80
+#define START_LOST "whose birth or complete snapshot is lost"
 
 /* ---- rows ---- */
 
@@ -35,10 +36,12 @@ static void start_decide_on_empty(struct start_case *c)
 {
     const struct replicator_config *config = c->input->config;
     struct start_plan *plan = c->plan;
-    char there[POSITION_TEXT_BYTES];
-    position_format(&c->archive.latest->birth.id, c->archive.run_end.position, there);
+    char there[POSITION_TEXT_BYTES] = START_LOST;
+    if (c->archive.latest != NULL) {
+        position_format(&c->archive.latest->birth.id, c->archive.run_end.position, there);
+    }
     if (config->on_empty == ON_EMPTY_NEW &&
-        generation_id_equal(&config->on_empty_generation, &c->archive.newest->birth.id)) {
+        strcmp(config->on_empty_generation.text, start_newest_id(c)) == 0) {
         start_new_generation(c, CAUSE_FORK, "HARVEY_ON_EMPTY=new");
         start_supersede(c, 0);
         plan->create_database = true;
@@ -75,6 +78,17 @@ static enum rc start_ship_chain(struct start_case *c, struct err *err)
     return rc;
 }
 
+/* Nothing complete lies there, and nothing shows that something did. */
+static enum rc start_archive_is_empty(struct start_case *c, bool *nothing, struct err *err)
+{
+    enum rc rc = RC_OK;
+    if (c->archive.latest == NULL) {
+        rc = archive_look_lost(&c->archive, c->input->store, err);
+    }
+    *nothing = c->archive.latest == NULL && generation_id_is_none(&c->archive.lost);
+    return rc;
+}
+
 /* Rows 2 to 5: there is no database. */
 static enum rc start_decide_missing(struct start_case *c, struct err *err)
 {
@@ -96,7 +110,12 @@ static enum rc start_decide_missing(struct start_case *c, struct err *err)
             config->database_path, config->store.url, c->input->sidecar->dir);
         return RC_OK;
     }
-    if (c->archive.latest == NULL) {
+    bool nothing = false;
+    enum rc rc = start_archive_is_empty(c, &nothing, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    if (nothing) {
         start_new_generation(c, CAUSE_FIRST_START, "no database and no complete snapshot");
         start_supersede(c, 0);
         plan->create_database = true;
@@ -106,7 +125,7 @@ static enum rc start_decide_missing(struct start_case *c, struct err *err)
     }
     if (c->local.ours && c->archive.newest != NULL &&
         generation_id_equal(&c->local.record.generation, &c->archive.newest->birth.id)) {
-        enum rc rc = start_read_chain(c, err);
+        rc = start_read_chain(c, err);
         if (rc == RC_OK) {
             rc = start_ship_chain(c, err);
         }
@@ -118,21 +137,49 @@ static enum rc start_decide_missing(struct start_case *c, struct err *err)
     return RC_OK;
 }
 
+/* Rows 9 and 10: a database that no local note ties to this archive. */
+static enum rc start_decide_foreign(struct start_case *c, struct err *err)
+{
+    bool nothing = false;
+    enum rc rc = start_archive_is_empty(c, &nothing, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    if (!nothing && c->archive.latest == NULL) {
+        start_stale(c, 10, "the archive held a database, " START_LOST);
+    } else if (!nothing) {
+        start_stale(
+            c, 10,
+            c->local.marker_is_foreign
+                ? "nothing beside it tells that it belongs to this archive (restored.json is "
+                  "there, and is none that a restore wrote)"
+                : "nothing beside it tells that it belongs to this archive");
+    } else {
+        start_new_generation(c, CAUSE_ADOPTED, "a database without an archive");
+        start_supersede(c, 0);
+        start_say(c->plan, 9, "adopting the database: nothing complete lay under %s",
+                  c->input->config->store.url);
+    }
+    return RC_OK;
+}
+
 /* Rows 6 and 7: the restore tool made this file. */
-static void start_decide_restored(struct start_case *c)
+static enum rc start_decide_restored(struct start_case *c, struct err *err)
 {
     const struct restored_marker *marker = &c->local.marker;
     struct start_plan *plan = c->plan;
     const struct catalog_generation *newest = c->archive.newest;
+    if (newest == NULL) { /* nothing is left of what it was restored from */
+        return start_decide_foreign(c, err);
+    }
     bool both_empty =
         marker->newest_end.position.frame_no == 0 && c->archive.run_end.position.frame_no == 0;
-    bool same = newest != NULL &&
-                generation_id_equal(&marker->newest_generation, &newest->birth.id) &&
+    bool same = generation_id_equal(&marker->newest_generation, &newest->birth.id) &&
                 (both_empty || wal_point_equal(marker->newest_end, c->archive.run_end)) &&
                 marker->newest_term == newest->term_highest;
     if (!same) {
         start_stale(c, 7, "it was restored, and the archive has moved since");
-        return;
+        return RC_OK;
     }
     start_new_generation(c, CAUSE_RESTORED, "goes on from a restore");
     plan->has_parent = true;
@@ -141,24 +188,7 @@ static void start_decide_restored(struct start_case *c)
     start_supersede(c, generation_id_number(&marker->generation));
     plan->is_ordinary = true;
     start_say(plan, 6, "goes on from the restored position");
-}
-
-/* Rows 9 and 10: a database that no local note ties to this archive. */
-static void start_decide_foreign(struct start_case *c)
-{
-    if (c->archive.latest != NULL) {
-        start_stale(
-            c, 10,
-            c->local.marker_is_foreign
-                ? "nothing beside it tells that it belongs to this archive (restored.json is "
-                  "there, and is none that a restore wrote)"
-                : "nothing beside it tells that it belongs to this archive");
-        return;
-    }
-    start_new_generation(c, CAUSE_ADOPTED, "a database without an archive");
-    start_supersede(c, 0);
-    start_say(c->plan, 9, "adopting the database: nothing complete lay under %s",
-              c->input->config->store.url);
+    return RC_OK;
 }
 
 /* Row 12: why the archive is not what this server left; NULL when it is. */
@@ -329,8 +359,7 @@ static enum rc start_decide_present(struct start_case *c, struct err *err)
     struct start_plan *plan = c->plan;
     bool same_file = start_is_same_file(c);
     if (!same_file && c->local.marker_matches && c->archive.reachable) {
-        start_decide_restored(c); /* 6, 7 */
-        return RC_OK;
+        return start_decide_restored(c, err); /* 6, 7 */
     }
     start_settle_pending(c);
     if (generation_id_is_none(&c->local.record.generation)) {
@@ -349,12 +378,8 @@ static enum rc start_decide_present(struct start_case *c, struct err *err)
         return RC_OK;
     }
     if (!c->local.ours) {
-        if (c->local.marker_matches) {
-            start_decide_restored(c);
-        } else {
-            start_decide_foreign(c);
-        }
-        return RC_OK;
+        return c->local.marker_matches ? start_decide_restored(c, err)
+                                       : start_decide_foreign(c, err);
     }
     enum rc rc = start_read_chain(c, err);
     if (rc != RC_OK) {

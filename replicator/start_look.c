@@ -147,6 +147,26 @@ void archive_look_take(struct archive_look *look, struct store *store, bool crea
     (void)snprintf(look->error, sizeof look->error, "%s", err.text);
 }
 
+enum rc archive_look_lost(struct archive_look *look, struct store *store, struct err *err)
+{
+    const struct generation_id none = {""};
+    const struct generation_id *newest = look->newest != NULL ? &look->newest->birth.id : &none;
+    enum rc rc = catalog_find_orphan(store, newest, &look->lost, err);
+    for (size_t i = look->catalog.generation_count; rc == RC_OK && i > 0; i--) {
+        const struct generation_id *one = &look->catalog.generations[i - 1].birth.id;
+        bool lost = false;
+        if (!generation_id_is_none(&look->lost)) {
+            break;
+        }
+        rc = catalog_lost_snapshot(one, store, &lost, err);
+        look->lost = lost ? *one : none;
+    }
+    if (generation_id_number(&look->lost) > look->number_highest) {
+        look->number_highest = generation_id_number(&look->lost);
+    }
+    return rc;
+}
+
 void archive_look_deinit(struct archive_look *look)
 {
     catalog_run_deinit(&look->run);

@@ -39,6 +39,7 @@ struct archive_look {
     struct catalog_run run;            /* owned; of the newest */
     struct wal_point run_end;          /* its end; (1, 0) when it is empty */
     uint32_t number_highest;
+    struct generation_id lost; /* see archive_look_lost; none as long as nobody asked */
 };
 
 /* RC_IO, RC_DENIED: what lies here cannot be read. */
@@ -51,6 +52,13 @@ RC_MUST_CHECK enum rc local_look_take(struct local_look *look, const struct star
  */
 void archive_look_take(struct archive_look *look, struct store *store, bool create);
 void archive_look_deinit(struct archive_look *look);
+
+/*
+ * Asked where no complete snapshot was found, before the archive is taken for empty: look->lost names a generation
+ * that left objects and no birth, or that says itself that it held a complete snapshot. Errors of the store.
+ */
+RC_MUST_CHECK enum rc archive_look_lost(struct archive_look *look, struct store *store,
+                                        struct err *err);
 
 /*
  * The record tells that the WAL behind `end` (which lies in one with `end_salts`) had begun, with

@@ -44,6 +44,12 @@ void start_supersede(struct start_case *c, uint32_t above)
             plan->supersedes[plan->supersedes_count++] = birth->id;
         }
     }
+    const struct generation_id *lost =
+        &c->archive.lost; /* without a birth it is not in the catalog */
+    if (generation_id_number(lost) > above && catalog_find(&c->archive.catalog, lost) == NULL &&
+        plan->supersedes_count < HISTORY_SUPERSEDES_MAX) {
+        plan->supersedes[plan->supersedes_count++] = *lost;
+    }
 }
 
 void start_new_generation(struct start_case *c, enum generation_cause cause, const char *detail)
@@ -70,6 +76,9 @@ void start_new_generation(struct start_case *c, enum generation_cause cause, con
 
 const char *start_newest_id(const struct start_case *c)
 {
+    if (!generation_id_is_none(&c->archive.lost)) {
+        return c->archive.lost.text;
+    }
     if (c->archive.newest != NULL) {
         return c->archive.newest->birth.id.text;
     }
@@ -96,8 +105,8 @@ void start_stale(struct start_case *c, int row, const char *why)
     if (c->local.ours) {
         position_format(&c->local.record.generation, c->local.record.confirmed.position, here);
     }
-    if (config->on_stale == ON_STALE_FORK && c->archive.newest != NULL &&
-        generation_id_equal(&config->on_stale_generation, &c->archive.newest->birth.id)) {
+    if (config->on_stale == ON_STALE_FORK &&
+        strcmp(config->on_stale_generation.text, start_newest_id(c)) == 0) {
         start_new_generation(c, CAUSE_FORK, why);
         uint32_t ours = c->local.ours ? generation_id_number(&c->local.record.generation) : 0;
         start_supersede(c, ours > 0 ? ours - 1 : 0);

@@ -37,7 +37,7 @@ void start_new_generation(struct start_case *c, enum generation_cause cause, con
 /* The new generation overrides every generation of the archive with a number above `above`. */
 void start_supersede(struct start_case *c, uint32_t above);
 
-/* Id of the archive's newest generation, of ours where nobody knows that one, or "". */
+/* Id of the generation that lost something, of the archive's newest, of ours where nobody knows one, or "". */
 const char *start_newest_id(const struct start_case *c);
 
 /* Where the archive ends, as text. */

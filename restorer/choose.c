@@ -200,6 +200,33 @@ static enum rc choose_unknown(const struct choose_source *source, struct err *er
                    known[0] != '\0' ? "; its newest are " : "", known);
 }
 
+struct choose_lost_call {
+    const struct choose_source *source;
+    const struct generation_id *id;
+    bool lost;
+};
+
+static enum rc choose_lost_attempt(void *arg, struct err *err)
+{
+    struct choose_lost_call *call = arg;
+    return catalog_lost_snapshot(call->id, call->source->store, &call->lost, err);
+}
+
+/* RC_CORRUPT when the generation, which holds no complete snapshot, says itself that it held one. */
+static enum rc choose_check_lost(const struct choose_source *source, const struct generation_id *id,
+                                 struct err *err)
+{
+    struct choose_lost_call call = {.source = source, .id = id};
+    enum rc rc = fetch_retry(source->stop, choose_lost_attempt, &call, err);
+    if (rc == RC_OK && call.lost) {
+        rc = err_set(err, RC_CORRUPT,
+                     "generation %s held a complete snapshot, its objects say, and holds none: "
+                     "the snapshot is lost",
+                     id->text);
+    }
+    return rc;
+}
+
 /* The generation that was asked for; one whose birth is lost may still have everything else. */
 static enum rc choose_given(const struct choose_source *source, struct choose_result *result,
                             struct err *err)
@@ -216,6 +243,10 @@ static enum rc choose_given(const struct choose_source *source, struct choose_re
     result->generation = catalog_find(source->catalog, id);
     rc = choose_load(source, result->generation, err);
     if (rc == RC_OK && catalog_latest_snapshot(result->generation, NULL) == NULL) {
+        rc = is_known ? choose_check_lost(source, id, err) : RC_OK;
+        if (rc != RC_OK) {
+            return rc;
+        }
         return is_known ? err_set(err, RC_NOT_FOUND,
                                   "generation %s holds no complete snapshot yet: nothing to "
                                   "restore in it",
@@ -283,6 +314,27 @@ static void choose_note_newer(const struct catalog_generation *newest, char *not
         newest->birth.id.text, from);
 }
 
+/* The generations newer than `found` (NULL = all), none of which holds a complete snapshot. */
+static enum rc choose_check_newer(const struct choose_source *source,
+                                  const struct catalog_generation *found,
+                                  struct choose_result *result, struct err *err)
+{
+    const struct catalog *catalog = source->catalog;
+    enum rc rc = RC_OK;
+    for (size_t i = catalog->generation_count; i > 0 && rc == RC_OK; i--) {
+        const struct catalog_generation *one = &catalog->generations[i - 1];
+        if (one == found) {
+            return RC_OK;
+        }
+        rc = choose_check_lost(source, &one->birth.id, err);
+    }
+    if (rc == RC_CORRUPT && found != NULL) {
+        result->needs_choice = true;
+        rc = err_prefix(err, "choose with --generation %s", found->birth.id.text);
+    }
+    return rc;
+}
+
 static enum rc choose_latest(const struct choose_source *source, struct choose_result *result,
                              struct err *err)
 {
@@ -303,6 +355,9 @@ static enum rc choose_latest(const struct choose_source *source, struct choose_r
                        b->birth.id.text);
     }
     rc = fetch_retry(source->stop, choose_latest_attempt, &call, err);
+    if (rc == RC_OK) {
+        rc = choose_check_newer(source, call.found, result, err);
+    }
     if (rc != RC_OK) {
         return rc;
     }

@@ -71,5 +71,11 @@ enum rc restoring_run(void *arg, bool replace, struct err *err)
                  position, result.database_bytes, result.elapsed_ms,
                  result.moved_aside[0] != '\0' ? " moved_aside=" : "", result.moved_aside);
     }
+    if (rc == RC_OK && result.left_out) {
+        log_warn("restore", "left out: %s", result.left_out_detail);
+    }
+    if (rc == RC_OK && result.note[0] != '\0') {
+        log_warn("restore", "note: %s", result.note);
+    }
     return rc;
 }

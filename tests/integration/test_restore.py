@@ -453,7 +453,7 @@ def test_restore__hole_that_no_crash_leaves(stage):
         assert "hole" in listing.stdout.lower()
 
 
-def two_generations(stage, second_parent=None, **second):
+def two_generations(stage, second_parent=None, archived=False, **second):
     story, one = simple(stage, commits=6, wals=1, seed=11)
     end = story.commits[-1]
     later = Story(stage.scene.path("story"), base=end.data, unix_ms=end.unix_ms + 60000)
@@ -461,7 +461,7 @@ def two_generations(stage, second_parent=None, **second):
     two = stage.forge.generation(number=2, tail=2, parent=second_parent or one.id,
                                  parent_point=point_of(story, end), cause="restored",
                                  unix_ms=end.unix_ms + 60000, **second)
-    two.ship(later, cut_at_commits())
+    two.ship(later, cut_at_commits(), archived=point_of(later, later.commits[0]) if archived else None)
     return story, one, later, two
 
 
@@ -544,6 +544,15 @@ def test_restore__birth_is_missing(stage):
     stage.archive.delete("generations/00000001.json")
     stage.refuses(4, "--to-latest", words=["birth is missing"])
     stage.refuses(3, "--to-latest", "--generation", "00000007-0123456789abcdef")
+
+
+def test_restore__the_complete_snapshot_is_lost(stage):
+    """A generation whose segments say that something was archived held a complete snapshot: without one it is
+    damaged, not empty, and the one before it is no silent answer."""
+    story, one, _, two = two_generations(stage, archived=True)
+    stage.refuses(4, "--to-latest", words=[f"--generation {one.id}", two.id, "is lost"])
+    stage.refuses(4, "--to-latest", "--generation", two.id, words=[two.id, "is lost"])
+    stage.gives(story.commits[-1], "--to-latest", "--generation", one.id)
 
 
 def test_restore__a_pipe_under_an_objects_name(stage):

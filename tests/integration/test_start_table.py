@@ -238,6 +238,28 @@ def test_start_table__05_empty_volume_waits_for_the_restore(scene, archive):
     assert all(archive.list()[key] == before[key] for key in before), "objects never change"
 
 
+@pytest.mark.parametrize("lost", ["the birth", "the complete snapshot"])
+def test_start_table__05_a_full_archive_that_lost(scene, archive, lost):
+    """The only birth, or the only complete.json, is gone: no empty database begins over what is left, and the
+    tool does not call it empty."""
+    lived(scene, archive)
+    _, status = lived(scene, archive)  # segments that came after the snapshot: they tell of it
+    keys = [key for key in archive.keys() if (key.startswith("generations/") if lost == "the birth"
+                                              else key.endswith("/complete.json"))]
+    assert len(keys) == 1, keys
+    archive.delete(keys[0])
+    scene.wipe()
+    server = scene.server(archive).start()
+    waiting = waits(scene, server, archive)
+    assert "lost" in waiting["reason"] and f"new:{status['generation']}" in waiting["reason"], waiting
+    server.stop_clean()
+    result = scene.restore_aside(archive).expect(4)
+    assert status["generation"] in result.stderr, result.describe()
+    server = scene.server(archive, ON_EMPTY=f"new:{status['generation']}").start_ready()
+    assert server.status()["rows"] == 0
+    goes_on(scene, server, archive, [], "HARVEY_ON_EMPTY=new")
+
+
 def test_start_table__05_on_empty_restore(scene, archive):
     lived(scene, archive)
     rows = scene.source()

@@ -103,15 +103,20 @@ static void put_claim(uint32_t term, const char *tag)
     buf_deinit(&json);
 }
 
-/* A generation with a complete snapshot at (1, 0). */
-static void put_generation(const char *id)
+static void put_snapshot(const char *id)
 {
     const struct object_key key = {.kind = OBJECT_SNAPSHOT_COMPLETE,
                                    .generation = id_of(id),
                                    .position = {1, 0},
                                    .tag = "0badcafe"};
-    put_birth(id);
     start_scene_put(&key, "{}", 2);
+}
+
+/* A generation with a complete snapshot at (1, 0). */
+static void put_generation(const char *id)
+{
+    put_birth(id);
+    put_snapshot(id);
 }
 
 /* The state says that this database is the archive's generation, at (1, 0). */
@@ -229,6 +234,36 @@ static void test_start__row_5_the_archive_holds_one(void **state)
     assert_false(scene.plan.replace);
 }
 
+/* The only birth is lost: the archive is full all the same, and nothing begins over it unasked. */
+static void test_start__row_5_the_birth_is_lost(void **state)
+{
+    (void)state;
+    put_snapshot(OURS);
+    decide(START_WAIT_FOR_RESTORE, 5);
+    check_reason("HARVEY_ON_EMPTY=new:" OURS);
+    check_reason("lost");
+    scene.config.on_empty = ON_EMPTY_NEW;
+    scene.config.on_empty_generation = id_of(OURS);
+    decide(START_SERVE, 5);
+    assert_int_equal(scene.plan.generation_number_next, 4);
+    assert_int_equal(scene.plan.supersedes_count, 1);
+    assert_string_equal(scene.plan.supersedes[0].text, OURS);
+}
+
+static void test_start__row_10_the_birth_is_lost(void **state)
+{
+    (void)state;
+    put_snapshot(OURS);
+    database_is_there();
+    decide(START_WAIT, 10);
+    check_reason("HARVEY_ON_STALE=fork:" OURS);
+    scene.config.on_stale = ON_STALE_FORK;
+    scene.config.on_stale_generation = id_of(OURS);
+    decide(START_SERVE, 10);
+    assert_int_equal(scene.plan.generation_number_next, 4);
+    assert_string_equal(scene.plan.supersedes[0].text, OURS);
+}
+
 static void write_marker(uint32_t newest_term)
 {
     struct buf json;
@@ -306,7 +341,8 @@ static void test_start__row_6_restored_under_the_old_inode(void **state)
     database_is_there();
     note_ours();
     write_marker(2);
-    decide(START_SERVE, 15); /* the state has named the file since: the marker was to go, and a crash came */
+    decide(START_SERVE,
+           15); /* the state has named the file since: the marker was to go, and a crash came */
     write_file(scene.sidecar.database, "other bytes");
     write_marker(2);
     decide(START_SERVE, 6);
@@ -331,6 +367,18 @@ static void test_start__row_7_restored_and_the_archive_moved(void **state)
     scene.config.on_stale = ON_STALE_RESTORE;
     decide(START_RESTORE, 7);
     assert_true(scene.plan.replace);
+}
+
+/* Nothing is left of what it was restored from: there is nothing to override. */
+static void test_start__row_9_restored_and_the_archive_is_empty(void **state)
+{
+    (void)state;
+    check_ok(store_prepare(scene.store, true, &err));
+    database_is_there();
+    write_marker(0);
+    decide(START_SERVE, 9);
+    put_snapshot(OURS); /* or nearly nothing */
+    decide(START_WAIT, 10);
 }
 
 static void test_start__row_7_a_generation_has_begun_since(void **state)
@@ -470,6 +518,29 @@ static void test_start__row_13_another_file(void **state)
     decide(START_WAIT, 13);
 }
 
+/* A volume that moved, with all that was beside it, to a new and empty store: the cure that is printed acts. */
+static void test_start__row_13_and_an_empty_archive(void **state)
+{
+    (void)state;
+    struct state_record record;
+    check_ok(store_prepare(scene.store, true, &err));
+    database_is_there();
+    note_ours();
+    state_edit_begin(&scene.shared, &record);
+    record.database.inode++;
+    check_ok(state_edit_end(&scene.shared, &record, &err));
+    decide(START_WAIT, 13);
+    check_reason("HARVEY_ON_STALE=fork:" OURS);
+    scene.config.on_stale = ON_STALE_FORK;
+    scene.config.on_stale_generation = id_of(OTHER);
+    decide(START_WAIT, 13);
+    check_reason("names another generation");
+    scene.config.on_stale_generation = id_of(OURS);
+    decide(START_SERVE, 13);
+    assert_int_equal(scene.plan.generation_number_next, 4);
+    assert_int_equal(scene.plan.supersedes_count, 0);
+}
+
 static void test_start__row_14_the_store_lost_objects(void **state)
 {
     (void)state;
@@ -580,6 +651,7 @@ int main(void)
         CASE(test_start__row_3_a_directory_that_is_gone),
         CASE(test_start__row_4_the_first_start),
         CASE(test_start__row_5_the_archive_holds_one),
+        CASE(test_start__row_5_the_birth_is_lost),
         CASE(test_start__row_6_restored),
         CASE(test_start__row_6_a_marker_of_something_else),
         CASE(test_start__row_6_restored_under_the_old_inode),
@@ -587,13 +659,16 @@ int main(void)
         CASE(test_start__row_7_a_generation_has_begun_since),
         CASE(test_start__row_8_the_archive_must_be_asked),
         CASE(test_start__row_9_adopted),
+        CASE(test_start__row_9_restored_and_the_archive_is_empty),
         CASE(test_start__row_9_notes_of_another_archive),
         CASE(test_start__row_10_nothing_ties_it_to_the_archive),
+        CASE(test_start__row_10_the_birth_is_lost),
         CASE(test_start__row_11_ours_and_no_answer),
         CASE(test_start__row_12_a_newer_generation),
         CASE(test_start__row_12_another_claim),
         CASE(test_start__row_12_the_wal_is_gone),
         CASE(test_start__row_13_another_file),
+        CASE(test_start__row_13_and_an_empty_archive),
         CASE(test_start__row_14_the_store_lost_objects),
         CASE(test_start__row_14_the_generation_is_gone),
         CASE(test_start__row_15_continues),

@@ -30,6 +30,7 @@ static struct generation_id generation;
 static struct sample_wal wal;
 static struct sample_wal other_wal; /* other salts, other frames */
 static struct segment_header *header;
+static struct wal_point header_archived; /* as the segments that are laid say it */
 
 /* The generation with a complete snapshot at (1, 0). */
 static void put_generation(void)
@@ -68,6 +69,7 @@ static void lay(bool into_spool, const struct sample_wal *from, uint32_t term, u
     const uint8_t *content = sample_wal_content(from, first, last, &count);
     sample_header(from, 1, first, last, header);
     header->term = term;
+    header->archived = header_archived;
     buf_init(&object, SEGMENT_OBJECT_BYTES_MAX);
     check_ok(segment_writer_create(1, &writer, &err));
     check_ok(segment_write(writer, header, content, count, &object, &err));
@@ -122,6 +124,7 @@ static int setup(void **state)
     assert_true(generation_id_parse(SAMPLE_GENERATION, &generation, NULL));
     sample_wal_init(&wal, 512, false, 1, sample_frames, FRAMES);
     sample_wal_init(&other_wal, 512, false, 2, sample_frames, FRAMES);
+    header_archived = (struct wal_point){{0, 0}, {0, 0}};
     header = malloc(sizeof *header);
     assert_non_null(header);
     put_generation();
@@ -136,6 +139,32 @@ static int teardown(void **state)
     sample_wal_deinit(&other_wal);
     start_scene_tear_down();
     return 0;
+}
+
+/*
+ * The complete snapshot is lost. Where a segment says that something was archived, the archive was full, and
+ * nothing begins over it unasked; where none does, a first start may have died in its first snapshot.
+ */
+static void test_start_frames__row_5_the_snapshot_is_lost(void **state)
+{
+    (void)state;
+    const struct object_key key = {.kind = OBJECT_SNAPSHOT_COMPLETE,
+                                   .generation = generation,
+                                   .position = {1, 0},
+                                   .tag = "0badcafe"};
+    char text[OBJECT_KEY_BYTES];
+    object_key_format(&key, text);
+    check_ok(store_remove(scene.store, text, &err));
+    assert_int_equal(unlink(scene.sidecar.database), 0);
+    lay(false, &wal, 1, 1, 2);
+    start_scene_decide(START_SERVE, 4, "first start");
+    header_archived = point_at(2);
+    lay(false, &wal, 1, 3, 4);
+    header_archived = (struct wal_point){{0, 0}, {0, 0}};
+    lay(false, &wal, 1, 5, 6); /* a later lead's, before it knew */
+    start_scene_decide(START_WAIT_FOR_RESTORE, 5, "HARVEY_ON_EMPTY=new:" SAMPLE_GENERATION);
+    check_ok(fsio_replace_file(scene.sidecar.database, "any bytes", 9, false, &err));
+    start_scene_decide(START_WAIT, 10, "HARVEY_ON_STALE=fork:" SAMPLE_GENERATION);
 }
 
 /* The archive goes further than what this database knows: unless the frames are in its -wal. */
@@ -238,6 +267,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+        CASE(test_start_frames__row_5_the_snapshot_is_lost),
         CASE(test_start_frames__row_7_the_end_has_moved),
         CASE(test_start_frames__row_12_unknown_frames),
         CASE(test_start_frames__row_12_two_histories),
