@@ -60,21 +60,33 @@ enum rc lockfile_share(struct lockfile *lock, const char *path, struct err *err)
     return lockfile_take(lock, path, F_RDLCK, err);
 }
 
-enum rc lockfile_probe(const char *path, struct err *err)
+/* Would anybody's lock keep this one out? */
+static enum rc lockfile_ask(const char *path, struct flock range, struct err *err)
 {
     int fd = -1;
     enum rc rc = fsio_open(path, O_RDONLY, 0, &fd, err);
     if (rc != RC_OK) {
         return rc;
     }
-    struct flock whole = lockfile_whole(F_WRLCK);
-    if (fcntl(fd, F_OFD_GETLK, &whole) != 0) {
+    if (fcntl(fd, F_OFD_GETLK, &range) != 0) {
         rc = err_set_errno(err, RC_IO, "cannot ask for the lock on %s", path);
-    } else if (whole.l_type != F_UNLCK) {
+    } else if (range.l_type != F_UNLCK) {
         rc = err_set(err, RC_BUSY, "%s is locked by another process", path);
     }
     (void)close(fd);
     return rc;
+}
+
+enum rc lockfile_probe(const char *path, struct err *err)
+{
+    return lockfile_ask(path, lockfile_whole(F_WRLCK), err);
+}
+
+enum rc lockfile_probe_byte(const char *path, int64_t offset, struct err *err)
+{
+    const struct flock byte = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = offset, .l_len = 1};
+    return lockfile_ask(path, byte, err);
 }
 
 void lockfile_release(struct lockfile *lock)

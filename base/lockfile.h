@@ -11,6 +11,8 @@
 
 #include "base/err.h"
 
+#include <stdint.h>
+
 struct lockfile {
     int fd; /* -1 while not held */
 };
@@ -28,6 +30,9 @@ RC_MUST_CHECK enum rc lockfile_share(struct lockfile *lock, const char *path, st
 
 /* RC_OK when nobody holds it, RC_BUSY when somebody does, RC_NOT_FOUND without the file. Takes nothing. */
 RC_MUST_CHECK enum rc lockfile_probe(const char *path, struct err *err);
+
+/* The same of one byte, which others lock for their own ends (POSIX locks too, of this process as well). */
+RC_MUST_CHECK enum rc lockfile_probe_byte(const char *path, int64_t offset, struct err *err);
 
 /* Frees it; legal when not held. */
 void lockfile_release(struct lockfile *lock);

@@ -17,7 +17,8 @@
 #define TARGET_TEMP_MARK ".restoring-"
 #define TARGET_LOOK_MS 3000 /* a waiting server's look at the archive takes milliseconds */
 #define TARGET_LOOK_PAUSE_MS 10
-#define TARGET_DIR_MODE 0755
+#define TARGET_OPEN_BYTE                                                                           \
+    128 /* of the -shm: whoever has the database open in WAL mode shares a lock on it */
 #define TARGET_FILE_MODE 0644
 
 /* Whatever goes wrong here is local: only the store's refusals are RC_DENIED or RC_NOT_FOUND. */
@@ -58,6 +59,23 @@ static enum rc target_busy(const struct sidecar *sidecar, struct err *err)
                    "a live server (or another restore) holds %s: stop it first, or restore "
                    "elsewhere with -o FILE",
                    sidecar->leader_lock);
+}
+
+/*
+ * A database that somebody has open is not taken from under him: a server that serves beside the leader holds no
+ * lock of ours, nor does a foreign program, and both go on writing into the file that was moved. SQLite's own
+ * lock says it: the "dead man switch" byte (os_unix.c, UNIX_SHM_DMS).
+ */
+static enum rc target_check_closed(const struct sidecar *sidecar, struct err *err)
+{
+    enum rc rc = lockfile_probe_byte(sidecar->shm, TARGET_OPEN_BYTE, err);
+    if (rc == RC_BUSY) {
+        return err_set(err, RC_BUSY,
+                       "a live server or another program has %s open: stop it first, or restore "
+                       "elsewhere with -o FILE",
+                       sidecar->database);
+    }
+    return rc == RC_NOT_FOUND ? RC_OK : rc;
 }
 
 /*
@@ -232,8 +250,9 @@ enum rc target_open(struct target *target, const char *path, bool replace, struc
     if (rc == RC_OK) {
         rc = target_lock(target, err);
     }
-    if (rc == RC_OK && !replace) {
-        rc = target_refuse(&target->sidecar, err); /* again, now that nobody else can be at it */
+    if (rc == RC_OK) { /* now that nobody else can be at it */
+        rc = replace ? target_check_closed(&target->sidecar, err)
+                     : target_refuse(&target->sidecar, err);
     }
     if (rc == RC_OK) {
         rc = fsio_list_dir(target->dir, target_sweep_visit, target, err);
@@ -420,6 +439,9 @@ enum rc target_commit(struct target *target, struct restored_marker *marker, cha
     enum rc rc = target->replace && !target->made_sidecar
                      ? target_make_new_sidecar(target, marker, err)
                      : target_write_marker(target, target->sidecar.restored, marker, err);
+    if (rc == RC_OK && target->replace) {
+        rc = target_check_closed(&target->sidecar, err);
+    }
     if (rc == RC_OK && target->replace) {
         rc = target_choose_mark(target, mark, err);
         if (rc == RC_OK) {

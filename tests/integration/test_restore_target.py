@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import signal
+import sqlite3
 import struct
 import subprocess
 import time
@@ -18,7 +19,7 @@ import pytest
 
 from harness import env
 from harness.process import clean_environment
-from harness.restoring import restore_argv
+from harness.restoring import restore_argv, run_restore
 from harness.stage import big, simple
 
 F_OFD_SETLK = 37
@@ -107,6 +108,44 @@ def test_restore_target__live_server(stage):
             result = stage.run("--to-latest", *option, target=folder / "r.db").expect(5)
             assert "live server" in result.stderr
     stage.run("--to-latest", target=folder / "r.db").expect(0)
+
+
+def test_restore_target__somebody_has_it_open(stage):
+    """--replace takes no database from a program that has it open, whatever locks of ours are free."""
+    simple(stage)
+    folder = stage.scene.path("open")
+    folder.mkdir()
+    connection = sqlite3.connect(folder / "r.db")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("CREATE TABLE precious(value)")
+    connection.commit()
+    for _ in range(2):
+        result = stage.run("--to-latest", "--replace", target=folder / "r.db").expect(5)
+        assert "open" in result.stderr and "r.db" in result.stderr, result.describe()
+        connection.execute("INSERT INTO precious VALUES(1)")
+        connection.commit()
+        assert sorted(path.name for path in folder.iterdir()) == ["r.db", "r.db-shm", "r.db-wal"]
+    connection.close()
+    stage.run("--to-latest", "--replace", target=folder / "r.db").expect(0)
+
+
+def test_restore_target__the_leader_is_gone_and_a_sibling_serves(scene):
+    """Between two leads nobody holds leader.lock; the sibling serves, and keeps its database."""
+    archive = scene.archive("dir")
+    leader = scene.server(archive).start_ready()
+    leader.wait_leader()
+    sibling = scene.server(archive).start_ready()
+    scene.rows(sibling, 20)
+    leader.wait_snapshot()
+    leader.wait_archived()
+    sibling.freeze()  # it would take the lock at once
+    leader.kill()
+    run_restore(archive, scene.database, "--to-latest", "--replace").expect(5)
+    sibling.thaw()
+    sibling.insert("still here")
+    sibling.wait_leader()
+    sibling.stop_clean()
+    assert scene.source()[-1][1] == "still here" and scene.restored_rows(archive) == scene.source()
 
 
 def test_restore_target__full_disk(stage):
