@@ -89,7 +89,7 @@ replace_other() {
         fi
         return
     fi
-    native_stop TERM 15
+    native_stop TERM "$stop_s"
     old=$(recorded file)
     if [ -n "$old" ] && [ "$old" != "$file" ] && [ -f "$old" ]; then
         say "replacing the stack of $old (its volumes stay)"
@@ -177,7 +177,7 @@ up() {
 
 down() {
     if [ "$stack" = native ]; then
-        native_stop TERM 15
+        native_stop TERM "$stop_s"
     else
         compose down --remove-orphans
     fi
@@ -293,7 +293,7 @@ every_round() {
 
 release_all() {
     if [ "$stack" = native ]; then
-        native_stop TERM 15
+        native_stop TERM "$stop_s"
         native_start
     else
         # shellcheck disable=SC2046 # names of services
