@@ -146,6 +146,14 @@ static enum MHD_Result answer_status(struct http_conn *conn, bool json)
 
 /* ---- inserts ---- */
 
+void http_hold_timeout(struct http_conn *conn)
+{
+    if (!conn->no_timeout) {
+        conn->no_timeout = true;
+        (void)MHD_set_connection_option(conn->connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
+    }
+}
+
 static enum MHD_Result gather(struct http_conn *conn)
 {
     struct http *http = conn->http;
@@ -172,6 +180,10 @@ static enum MHD_Result gather(struct http_conn *conn)
         http->peak_now = pending;
     }
     http_set_state(conn, HTTP_WAITING);
+    /* not for each insert with longer ones: MHD walks the list of those without a time-out */
+    if (http->config.idle_timeout_s <= HTTP_SHORT_IDLE_S) {
+        http_hold_timeout(conn);
+    }
     return MHD_YES;
 }
 
