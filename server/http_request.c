@@ -330,6 +330,7 @@ static enum MHD_Result start_request(struct http_conn *conn, const char *url, co
     (void)MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, note_header, &request);
     conn->route = route_decide(&request);
     conn->bytes_used += header_size->header_size;
+    conn->unsure = conn->unsure || request.chunked; /* the framing of its body is not counted */
     conn->body_bytes = 0;
     conn->body_bad = false;
     conn->swallowed_bytes = 0;
@@ -437,11 +438,13 @@ enum MHD_Result http_handle(void *cls, struct MHD_Connection *connection, const 
 void http_answer_raw(struct http_conn *conn, enum route_answer answer)
 {
     const struct route_answer_text *text = &route_answers[answer];
+    const char *retry_s = text->retry_after_s;
     char bytes[512];
     int count = snprintf(bytes, sizeof bytes,
                          "HTTP/1.1 %u %s\r\nConnection: close\r\nContent-Type: " HTTP_TEXT_TYPE
-                         "\r\nContent-Length: %zu\r\n\r\n%s",
+                         "\r\nContent-Length: %zu%s%s\r\n\r\n%s",
                          text->status, MHD_get_reason_phrase_for(text->status), strlen(text->body),
+                         retry_s == NULL ? "" : "\r\nRetry-After: ", retry_s == NULL ? "" : retry_s,
                          text->body);
     if (count > 0 && (size_t)count < sizeof bytes) {
         ssize_t sent = send(conn->fd, bytes, (size_t)count, MSG_NOSIGNAL | MSG_DONTWAIT);
