@@ -130,6 +130,8 @@ void store_close(struct store *store); /* NULL is legal */
  * Reaches the store. With `create` (the server): makes bucket or directory where missing and probes
  * whether a conditional put holds; the probe writes one object, "probe/<random>", and removes it.
  * Without (the restore tool): RC_NOT_FOUND when bucket or directory is missing.
+ * RC_DENIED also where the store refuses the requests themselves (400, 501, a redirect): then RC_INVALID means
+ * that we could not ask.
  */
 RC_MUST_CHECK enum rc store_prepare(struct store *store, bool create, struct err *err);
 

@@ -80,6 +80,7 @@ void store_s3_end(struct store_s3_call *call)
 {
     s3_guard_end(&call->guard);
     call->s3->base.request_count += call->guard.performed_count;
+    call->s3->was_answered = call->guard.answer.http_status != 0;
     if (call->guard.answer.http_status == 401 || call->guard.answer.http_status == 403) {
         call->s3->credentials_are_old = true;
     }
@@ -253,9 +254,8 @@ static enum rc store_s3_create_bucket(struct store_s3 *s3, struct err *err)
     return rc == RC_EXISTS ? RC_OK : rc;
 }
 
-static enum rc store_s3_prepare(struct store *store, bool create, struct err *err)
+static enum rc store_s3_reach(struct store_s3 *s3, bool create, struct err *err)
 {
-    struct store_s3 *s3 = store_s3_of(store);
     enum rc rc = store_s3_check_bucket(s3, err);
     if (rc == RC_NOT_FOUND && create) {
         rc = store_s3_create_bucket(s3, err);
@@ -274,6 +274,19 @@ static enum rc store_s3_prepare(struct store *store, bool create, struct err *er
     rc = store_s3_probe(s3, &conditional, err);
     if (rc == RC_OK) {
         store_s3_set_conditional(s3, conditional);
+    }
+    return rc;
+}
+
+/* Who answers "not like that" (400, 501, a redirect) to all that we can ask refuses us as much as who says 403. */
+static enum rc store_s3_prepare(struct store *store, bool create, struct err *err)
+{
+    struct store_s3 *s3 = store_s3_of(store);
+    s3->was_answered = false;
+    enum rc rc = store_s3_reach(s3, create, err);
+    if (rc == RC_INVALID && s3->was_answered) {
+        rc = RC_DENIED;
+        err->rc = rc;
     }
     return rc;
 }

@@ -17,6 +17,7 @@ struct store_s3 {
     bool
         credentials_are_old; /* a handle's first request, or a refusal: read again before the next */
     bool etag_is_opaque; /* this store's ETags are not the MD5 of the bytes (SSE-KMS, no-compat) */
+    bool was_answered;   /* the last call: by a store, with whatever status */
     uint8_t *body;       /* owned: a file's bytes while they are sent; kept for the next one */
     size_t body_capacity;
 };

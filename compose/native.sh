@@ -5,6 +5,7 @@
 # shellcheck disable=SC2154 # port and record are common.sh's
 
 native=.harvey-native
+stop_s=30 # a stop passes connections on, drains, and ships for HARVEY_STOP_TIMEOUT_MS
 
 # A pid alone may name another process by now: with its start time it names one process only.
 started_at() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
@@ -57,7 +58,7 @@ native_up() {
     if [ -n "$pid" ] && [ "$(recorded port)" = "$port" ] && cmp -s "/proc/$pid/exe" bin/server; then
         say "server $pid is running already"
     else
-        native_stop TERM 15
+        native_stop TERM "$stop_s"
         native_start
     fi
     printf '%s\n' stack=native "port=$port" "db=$HARVEY_DB" "archive=$HARVEY_ARCHIVE" >"$record"

@@ -89,7 +89,7 @@ replace_other() {
         fi
         return
     fi
-    native_stop TERM 15
+    native_stop TERM "$stop_s"
     old=$(recorded file)
     if [ -n "$old" ] && [ "$old" != "$file" ] && [ -f "$old" ]; then
         say "replacing the stack of $old (its volumes stay)"
@@ -177,7 +177,7 @@ up() {
 
 down() {
     if [ "$stack" = native ]; then
-        native_stop TERM 15
+        native_stop TERM "$stop_s"
     else
         compose down --remove-orphans
     fi
@@ -221,15 +221,29 @@ status() {
     fi
 }
 
+# The status, or nothing where nobody answers for three seconds: beside `make release` the server may be between
+# two lives.
+status_soon() {
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        (get_status 2>/dev/null) && return
+        sleep 0.3
+    done
+}
+
 hammer() {
     .ci/deps hey
-    before=$(get_status)
+    before=$(status_soon)
+    [ -n "$before" ] || die "no server answers on $url: make up"
     hey -z "${HAMMER_S:-10}s" "$url/" || true
-    after=$(get_status)
-    say "rows written: $(($(rows_of "$after") - $(rows_of "$before"))) (now $(rows_of "$after"))"
+    after=$(status_soon)
+    was=$(rows_of "$before") now=$(rows_of "$after") written=unknown
+    if [ -n "$was" ] && [ -n "$now" ]; then
+        written=$((now - was))
+    fi
+    say "rows written: $written (now ${now:-unknown})"
     printf '%s\n' "$after" | grep -i lag || true
     for _ in 1 2 3 4 5 6 7 8 9 10; do # the last rows leave within HARVEY_SHIP_INTERVAL_MS
-        case $(get_status) in
+        case $(get_status 2>/dev/null) in
         *"Lag: 0 frames"*)
             say "the archive has them all: whatever dies now, they are restored"
             return 0
@@ -293,7 +307,7 @@ every_round() {
 
 release_all() {
     if [ "$stack" = native ]; then
-        native_stop TERM 15
+        native_stop TERM "$stop_s"
         native_start
     else
         # shellcheck disable=SC2046 # names of services

@@ -120,8 +120,9 @@ RC_MUST_CHECK enum rc replicator_start(struct replicator *replicator, struct err
 /*
  * Stop, in two steps. The first: no more commits will come from this process (its writer is closed);
  * capture the rest and, where no sibling waits for the lead, ship it within stop_timeout_ms, then
- * close everything. Blocks. replicator_stop_now (any thread, async-signal-unsafe) cuts the shipping
- * short. RC_TIMEOUT: something stays in the spool, the text says how much.
+ * close everything. Blocks; a call to the store that is under way after that time is ended, whatever
+ * it is for. replicator_stop_now (any thread, async-signal-unsafe) ends them at once, and the shipping.
+ * RC_TIMEOUT: something stays in the spool, the text says how much.
  */
 RC_MUST_CHECK enum rc replicator_stop(struct replicator *replicator, struct err *err);
 void replicator_stop_now(struct replicator *replicator);

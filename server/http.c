@@ -433,6 +433,37 @@ bool http_is_drained(const struct http *http, int64_t now_ms, int64_t linger_ms)
     return http->connections == 0 || now_ms - quiet_since_ms >= linger_ms;
 }
 
+/* A request is on its way, of which not enough has come, or not in time, to answer it. */
+static bool has_begun_request(const struct http_conn *conn)
+{
+    uint64_t taken = 0;
+    char byte;
+    if (conn->state != HTTP_IDLE) {
+        return conn->state == HTTP_RECEIVING;
+    }
+    return recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0 ||
+           (!conn->unsure && http_bytes_taken(conn->fd, &taken) && taken != conn->bytes_used);
+}
+
+static void cut_ring(struct http_ring *ring)
+{
+    for (struct http_ring *at = ring->next; at != ring; at = at->next) {
+        struct http_conn *conn = http_ring_conn(at);
+        if (!conn->cut && has_begun_request(conn)) {
+            http_answer_raw(conn, ROUTE_STOPPING);
+        }
+        conn->cut = true;
+        (void)shutdown(conn->fd, SHUT_RDWR);
+    }
+}
+
+void http_cut_rest(struct http *http)
+{
+    cut_ring(&http->idle);
+    cut_ring(&http->receiving);
+    cut_ring(&http->answered); /* what the kernel has of the answer still leaves */
+}
+
 unsigned http_count_passed(const struct http *http)
 {
     return http->passed;

@@ -134,6 +134,12 @@ void http_end_inserts(struct http *http);
  */
 bool http_is_drained(const struct http *http, int64_t now_ms, int64_t linger_ms);
 
+/*
+ * The end of the drain, after the last http_run: whoever has begun a request is told that it comes too late
+ * (503), and the clients of all connections hear now that they end. http_destroy closes them.
+ */
+void http_cut_rest(struct http *http);
+
 unsigned http_connections(const struct http *http);
 
 #endif

@@ -20,6 +20,7 @@
  * is cleared after each request (measured: 4 KiB 8.4, 32 KiB 9.1 us per request).
  */
 #define HTTP_POOL_BYTES 8192u
+#define HTTP_SHORT_IDLE_S 2u /* with that, or less, a sweep may come too late for an insert */
 #define HTTP_SURPLUS_CONNECTIONS 64u                    /* beyond the limit, to be told 503 */
 #define HTTP_HEADER_BYTES_MAX (HTTP_POOL_BYTES - 1024u) /* the rest is for our answer's headers */
 
@@ -124,6 +125,9 @@ bool http_bytes_taken(int fd, uint64_t *taken);
 enum MHD_Result http_handle(void *cls, struct MHD_Connection *connection, const char *url,
                             const char *method, const char *version, const char *upload_data,
                             size_t *upload_data_size, void **con_cls);
+
+/* MHD does not close the connection for its silence until its job is answered. */
+void http_hold_timeout(struct http_conn *conn);
 
 /* Writes a whole fixed answer past MHD, where MHD cannot; the connection must be closed then. */
 void http_answer_raw(struct http_conn *conn, enum route_answer answer);

@@ -412,6 +412,7 @@ static void collect_rest(struct http_loop *loop)
         wait_for_events(loop, LOOP_PENDING_WAIT_US);
     }
     (void)run_http(loop, clk_monotonic_ms()); /* and is answered where the client still listens */
+    http_cut_rest(loop->config.http);
 }
 
 static void *http_thread_main(void *arg)

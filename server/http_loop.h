@@ -9,7 +9,8 @@
  *
  * Drain, in this order: no longer ready; no longer listening; what waits in the accept queue and what
  * is under way is answered, each with "Connection: close"; connections without a request get
- * a moment for one that is on its way; then everything is closed and the thread ends.
+ * a moment for one that is on its way; then a request of which only a part has come is answered 503,
+ * everything is shut down and the thread ends.
  *
  * Threads: create, start, join, destroy: main. stop: any.
  */

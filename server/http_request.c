@@ -146,6 +146,14 @@ static enum MHD_Result answer_status(struct http_conn *conn, bool json)
 
 /* ---- inserts ---- */
 
+void http_hold_timeout(struct http_conn *conn)
+{
+    if (!conn->no_timeout) {
+        conn->no_timeout = true;
+        (void)MHD_set_connection_option(conn->connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
+    }
+}
+
 static enum MHD_Result gather(struct http_conn *conn)
 {
     struct http *http = conn->http;
@@ -172,6 +180,10 @@ static enum MHD_Result gather(struct http_conn *conn)
         http->peak_now = pending;
     }
     http_set_state(conn, HTTP_WAITING);
+    /* not for each insert with longer ones: MHD walks the list of those without a time-out */
+    if (http->config.idle_timeout_s <= HTTP_SHORT_IDLE_S) {
+        http_hold_timeout(conn);
+    }
     return MHD_YES;
 }
 
@@ -318,6 +330,7 @@ static enum MHD_Result start_request(struct http_conn *conn, const char *url, co
     (void)MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, note_header, &request);
     conn->route = route_decide(&request);
     conn->bytes_used += header_size->header_size;
+    conn->unsure = conn->unsure || request.chunked; /* the framing of its body is not counted */
     conn->body_bytes = 0;
     conn->body_bad = false;
     conn->swallowed_bytes = 0;
@@ -425,11 +438,13 @@ enum MHD_Result http_handle(void *cls, struct MHD_Connection *connection, const 
 void http_answer_raw(struct http_conn *conn, enum route_answer answer)
 {
     const struct route_answer_text *text = &route_answers[answer];
+    const char *retry_s = text->retry_after_s;
     char bytes[512];
     int count = snprintf(bytes, sizeof bytes,
                          "HTTP/1.1 %u %s\r\nConnection: close\r\nContent-Type: " HTTP_TEXT_TYPE
-                         "\r\nContent-Length: %zu\r\n\r\n%s",
+                         "\r\nContent-Length: %zu%s%s\r\n\r\n%s",
                          text->status, MHD_get_reason_phrase_for(text->status), strlen(text->body),
+                         retry_s == NULL ? "" : "\r\nRetry-After: ", retry_s == NULL ? "" : retry_s,
                          text->body);
     if (count > 0 && (size_t)count < sizeof bytes) {
         ssize_t sent = send(conn->fd, bytes, (size_t)count, MSG_NOSIGNAL | MSG_DONTWAIT);

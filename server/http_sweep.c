@@ -7,7 +7,7 @@
  *     edge-triggered and takes a short read for the end of what is there, so it misses that;
  *   - an answer that its client does not read, a few bytes now and then apart, for as long;
  *   - an insert that takes longer than the time-out (a slow disk): it must not be closed before its
- *     answer.
+ *     answer (where the time-out is too short for a sweep, http_request.c sees to it).
  */
 #include "server/http_internal.h"
 
@@ -77,10 +77,7 @@ static void sweep_waiting(struct http_ring *ring, int64_t now_ms, int64_t limit_
         if (now_ms - conn->since_ms <= limit_ms) {
             break;
         }
-        if (!conn->no_timeout) {
-            conn->no_timeout = true;
-            (void)MHD_set_connection_option(conn->connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
-        }
+        http_hold_timeout(conn);
     }
 }
 

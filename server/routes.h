@@ -40,7 +40,8 @@
     X(HEADERS_TOO_LARGE, 431, NULL, NULL, "the headers take more than 7 KiB\n")                    \
     X(NO_CODING, 501, NULL, NULL, "Transfer-Encoding: only chunked\n")                             \
     X(NO_ACK_ARCHIVE, 501, NULL, NULL, "Harvey-Ack: archive is not supported yet; use local\n")    \
-    X(CROWDED, 503, NULL, "1", "too many connections\n")
+    X(CROWDED, 503, NULL, "1", "too many connections\n")                                           \
+    X(STOPPING, 503, NULL, "1", "the server stops, and the request has not arrived\n")
 
 enum route_answer {
 #define ROUTE_ANSWER_NAME(name, status, allow, retry, body) ROUTE_##name,

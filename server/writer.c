@@ -211,6 +211,14 @@ static void lose_database(struct writer *writer, const struct err *why)
     close_database(writer, WRITER_LOST, reason);
 }
 
+/* No transaction outlives its batch: one that cannot be rolled back (no memory) ends with its connection. */
+static void drop_transaction(struct writer *writer)
+{
+    log_error("writer", "a batch cannot be rolled back, the database is opened again");
+    close_database(writer, WRITER_FAILED, "a batch could not be rolled back");
+    writer->next_look_ms = 0;
+}
+
 /* Opens, closes, compares: what may_serve and the file at the path ask for. */
 static void look(struct writer *writer)
 {
@@ -314,7 +322,7 @@ static enum rc run_transaction(struct writer *writer, struct writer_job *oldest,
         rc = db_step(writer->commit, err);
     }
     if (rc != RC_OK && sqlite3_get_autocommit(handle) == 0) {
-        /* Fails only where SQLite has rolled back by itself. */
+        /* Fails where SQLite has rolled back by itself, and where there is no memory for it. */
         (void)sqlite3_exec(handle, "ROLLBACK", NULL, NULL, NULL);
     }
     return rc;
@@ -330,6 +338,9 @@ static enum rc write_batch(struct writer *writer, struct writer_job *oldest,
         return err_set(err, RC_UNAVAILABLE, "the database is not open");
     }
     enum rc rc = run_transaction(writer, oldest, &rows, err);
+    if (rc != RC_OK && sqlite3_get_autocommit(writer->db.handle) == 0) {
+        drop_transaction(writer);
+    }
     if (rc == RC_OK && !db_is_in_place(&writer->db, writer->config.database_path, err)) {
         lose_database(writer, err);
         rc = RC_UNAVAILABLE;

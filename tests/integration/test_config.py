@@ -17,6 +17,7 @@ from harness import env
 from harness.archive import BucketArchive
 from harness.process import clean_environment
 from harness.restoring import run_restore
+from harness.scripted import ScriptedArchive, faults
 from harness.wait import until
 
 
@@ -261,6 +262,45 @@ def test_config__wrong_credentials(scene, which):
     archive.environment = lambda: variables
     result = run_restore(archive, scene.database)
     assert result.code == 6 and archive.minio.secret_key not in result.text, result.describe()
+
+
+REFUSALS = {
+    "400": faults.status(400, "InvalidRequest", "not like that"),
+    "a bare 400": faults.status(400),
+    "405": faults.status(405, "MethodNotAllowed", "not here"),
+    "501": faults.status(501, "NotImplemented", "not implemented"),
+    "a redirect": faults.status(301, "PermanentRedirect", "elsewhere",
+                                headers={"Location": "http://127.0.0.1:9/bucket"}),
+    "403": faults.status(403, "AccessDenied", "no"),
+}
+
+
+@pytest.mark.parametrize("name, kind", [  # at the look at the bucket, and at the probe
+    (name, kind) for name in REFUSALS for kind in ("LIST", "PUT")
+    if (name, kind) != ("501", "PUT")])  # which says only that it knows no conditional PUT
+def test_config__a_store_that_refuses(scene, name, kind):
+    """Whatever word a store refuses with, it is not the configuration's form that is wrong: exit 6, one line."""
+    archive = scene.also_end(ScriptedArchive())
+    archive.s3.on(kind, REFUSALS[name], times=10**9)
+    done = run_server(scene, archive.environment())
+    assert done.returncode == 6, (done.returncode, said(done))
+    complaint(done, [archive.s3.endpoint, "redirects" if name == "a redirect" else name.split()[-1]])
+    assert not scene.database.exists()
+    if kind == "LIST":
+        result = run_restore(archive, scene.database).expect(6)
+        assert name.split()[-1] in result.text, result.describe()
+        assert not scene.database.exists()
+
+
+def test_config__a_ca_file_that_holds_none(scene):
+    """Nobody was asked yet: that is the configuration."""
+    archive = scene.also_end(ScriptedArchive())
+    (scene.dir / "ca.pem").write_text("no certificate\n")
+    variables = {**archive.environment(), "HARVEY_S3_CA_FILE": scene.dir / "ca.pem",
+                 "HARVEY_S3_ENDPOINT": archive.s3.endpoint.replace("http:", "https:")}
+    done = run_server(scene, variables)
+    assert done.returncode == 2, (done.returncode, said(done))
+    complaint(done, [str(scene.dir / "ca.pem")])
 
 
 def test_config__credentials_from_files_and_fallbacks(scene):

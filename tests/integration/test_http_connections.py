@@ -4,7 +4,9 @@
 import concurrent.futures
 import resource
 import socket
+import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -232,3 +234,28 @@ def test_http__no_descriptor_left(scene, server):
     for client in waiting:
         assert client.answer()[0] == 200
         client.close()
+
+
+@pytest.mark.parametrize("idle_s", [1, 2, 3])
+def test_http__inserts_that_take_longer_than_a_short_idle_timeout(scene, idle_s):
+    """Whatever moment between two sweeps a request comes at: it is no idle connection, and is answered."""
+    server = scene.server(None, IDLE_TIMEOUT_S=idle_s).start_ready()
+    foreign = sqlite3.connect(scene.database, isolation_level=None)
+    clients = []
+    try:
+        foreign.execute("BEGIN IMMEDIATE")
+        for number in range(40):
+            clients.append(Raw(server).send(post(f"waits {number}")))
+            time.sleep(0.03)  # over more than one sweep's second
+        time.sleep(idle_s + 1)  # until MHD would have closed the last one too
+        foreign.execute("ROLLBACK")
+        answers = [client.answer() for client in clients]
+        assert [answer and answer[0] for answer in answers] == [200] * len(clients)
+        assert rows_of(server) == len(clients)
+        for client in clients:  # the time-out is in force again
+            assert client.answer() is None
+    finally:
+        foreign.close()
+        for client in clients:
+            client.close()
+    server.stop_clean()

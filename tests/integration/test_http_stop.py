@@ -14,7 +14,7 @@ import pytest
 
 from harness import oracle
 from harness.env import hooks_program, is_slow_build, program
-from harness.raw import PATIENCE_S, Raw, get, once, post, rows_of
+from harness.raw import PATIENCE_S, Raw, chunked, get, once, post, rows_of
 from harness.wait import until
 
 
@@ -117,6 +117,36 @@ def test_http__stop_says_so_and_does_not_wait_for_the_idle(scene):
         slow.send(get("/", "Content-Length: 100", method="POST") + "abc")
         server.signal(signal.SIGTERM)
         assert server.wait(PATIENCE_S) == 0
+
+
+def test_http__stop_tells_whose_request_has_not_arrived(scene):
+    """At the drain's end they hear that it comes too late, and nobody waits for the shipping, which goes on."""
+    archive = scene.archive("dir")
+    server = scene.server(archive, STOP_TIMEOUT_MS=600000).start_ready()
+    server.wait_snapshot()
+    server.wait_archived()
+    archive.break_off()
+    server.insert("is not archived")
+    with Raw(server) as idle, Raw(server) as new, Raw(server) as chunks, Raw(server) as header, \
+            Raw(server) as second, Raw(server) as body:
+        assert idle.send(get()).answer()[0] == 200
+        assert chunks.send(get("/", "Transfer-Encoding: chunked", method="POST") +
+                           chunked("in ", "chunks")).answer()[0] == 200
+        assert second.send(get()).answer()[0] == 200
+        second.send("GET / HTT")
+        header.send("GET / HTT")
+        body.send(post("is to have more bytes")[:-5])
+        until(lambda: server.status()["connections"] == 7, "them to be taken in")
+        server.signal(signal.SIGTERM)
+        for client in (header, second, body):
+            answer = client.answer()
+            assert answer and answer[0] == 503 and "retry-after" in answer[1], answer
+            assert answer[1]["connection"] == "close" and client.is_closed()
+        for client in (idle, new, chunks):
+            assert client.answer() is None
+        assert server.is_alive(), server.log()[-2000:]
+    server.signal(signal.SIGTERM)  # skips the shipping
+    assert server.wait() == 0
 
 
 @pytest.mark.skipif(is_slow_build(), reason="the hooks flavour is a build of its own")

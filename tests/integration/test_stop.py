@@ -8,11 +8,15 @@ Method: signals to the real process, under load and idle, with the store there, 
 
 import signal
 import time
+from pathlib import Path
 
 from harness import oracle
 from harness.archive import BucketArchive
 from harness.load import Ledger
+from harness.scripted import ScriptedArchive, faults
 from harness.wait import holds_for, until
+
+ALWAYS = 10**9
 
 
 def test_stop__under_load_answers_everybody(scene, archive):
@@ -297,3 +301,53 @@ def test_stop__leader_frozen_beside_a_sibling(scene):
     leader.stop_clean()
     assert oracle.compare(scene.restored_rows(archive), scene.source(), ledger,
                           time.monotonic()).lost == 0
+
+
+def silent_listing(archive):
+    """From here on the store takes a question what it holds, and does not answer it. Returns once it was asked."""
+    struck = archive.s3.played()
+    archive.s3.on("LIST", faults.silence(600), times=ALWAYS)
+    return lambda: archive.s3.played() > struck
+
+
+def ends_without_the_answer(server):
+    """The store's own time-out is half a minute, and says so: here the call is ended before it."""
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0, server.log()[-3000:]
+    assert "Operation too slow" not in server.log(), server.log()[-3000:]
+
+
+def test_stop__while_a_start_waits_for_the_stores_answer(scene):
+    """There is nothing of its own to ship, and a store that is asked what it holds and says nothing."""
+    archive = scene.also_end(ScriptedArchive())
+    was_asked = silent_listing(archive)
+    server = scene.server(archive, STOP_TIMEOUT_MS=1000).start()
+    until(was_asked, "the question")
+    ends_without_the_answer(server)
+
+
+def test_stop__while_a_lead_that_ended_waits_for_the_stores_answer(scene):
+    """It serves on, and its rows are in the -wal alone: the stop spools them and says so, the next start ships
+    them."""
+    archive = scene.also_end(ScriptedArchive())
+    server = scene.server(archive, STOP_TIMEOUT_MS=1000).start_ready()
+    ledger = scene.rows(server, 20)
+    server.wait_snapshot()
+    generation = server.wait_archived()["generation"]
+    archive.s3.on("PUT", faults.status(500), times=ALWAYS)
+    scene.rows(server, 20, ledger)
+    server.wait_status(lambda s: s["spool"]["segments"] > 0 and s["store"]["state"] != "ok", "the outage")
+    was_asked = silent_listing(archive)
+    for path in (Path(f"{scene.database}-harvey") / "spool").rglob("*.wal.zst"):
+        path.unlink()  # so the lead ends, and compares with the archive
+    until(lambda: "starting over" in server.log() and was_asked(), "the question")
+    scene.rows(server, 20, ledger)
+    ends_without_the_answer(server)
+    assert "not everything is archived" in server.log(), server.log()[-3000:]
+    archive.s3.heal()
+    server = scene.server(archive).start_ready()
+    server.wait_leader()
+    assert server.wait_archived()["generation"] == generation
+    server.stop_clean()
+    source = scene.source()
+    assert len(source) >= 60 and scene.restored_rows(archive) == source

@@ -12,6 +12,7 @@
 #include "base/clk.h"
 #include "server/db.h"
 
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -56,6 +57,32 @@ static int64_t count_rows(sqlite3 *handle)
     }
     (void)sqlite3_finalize(statement);
     return rows;
+}
+
+/* ---- SQLite's memory, which a test lets end ---- */
+
+static sqlite3_mem_methods real_memory;
+static atomic_int allocations_left = INT_MAX;
+
+static void *try_malloc(int bytes)
+{
+    return atomic_fetch_sub(&allocations_left, 1) > 0 ? real_memory.xMalloc(bytes) : NULL;
+}
+
+static void *try_realloc(void *old, int bytes)
+{
+    return atomic_fetch_sub(&allocations_left, 1) > 0 ? real_memory.xRealloc(old, bytes) : NULL;
+}
+
+static void take_memory(void)
+{
+    sqlite3_mem_methods memory;
+    assert_int_equal(sqlite3_config(SQLITE_CONFIG_GETMALLOC, &real_memory), SQLITE_OK);
+    memory = real_memory;
+    memory.xMalloc = try_malloc;
+    memory.xRealloc = try_realloc;
+    assert_int_equal(sqlite3_config(SQLITE_CONFIG_MALLOC, &memory), SQLITE_OK);
+    assert_int_equal(sqlite3_config(SQLITE_CONFIG_LOOKASIDE, 0, 0), SQLITE_OK);
 }
 
 static void guard_committed(void *arg, sqlite3 *db, struct replicator_commit *commit)
@@ -344,6 +371,38 @@ static void check_lost(const char *what)
     }
 }
 
+/*
+ * The schema has changed, and on the way through the batch (the insert is prepared again) memory ends and stays
+ * away: the batch fails, its transaction with it, so the lock is free, and the next one is served. For each
+ * allocation of a batch.
+ */
+static void test_writer__rolls_back_without_memory(void **state)
+{
+    (void)state;
+    struct db other = {0};
+    int failed = 0;
+    enum rc rc = RC_INTERNAL;
+    start_open();
+    check_ok(db_open(&other, path, DB_WRITES, true, &err));
+    for (int allowed = 0; rc != RC_OK; allowed++) {
+        const char *change = allowed % 2 == 0 ? "CREATE TABLE later(x)" : "DROP TABLE later";
+        check_ok(db_run(other.handle, change, &err));
+        atomic_store(&allocations_left, allowed);
+        submit(0, 1);
+        collect(1);
+        atomic_store(&allocations_left, INT_MAX);
+        rc = jobs[0].rc;
+        failed += rc == RC_OK ? 0 : 1;
+        check_ok(db_run(other.handle, "BEGIN IMMEDIATE; ROLLBACK", &err));
+        wait_state(WRITER_OPEN); /* where its connection had to be given up */
+        submit(0, 1);
+        collect(1);
+        assert_int_equal(jobs[0].rc, RC_OK);
+    }
+    assert_true(failed > 5); /* memory did end, at more than one place */
+    db_close(&other);
+}
+
 static void test_writer__file_renamed(void **state)
 {
     (void)state;
@@ -458,6 +517,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_writer__busy, setup_impatient, teardown),
         CASE(test_writer__waits_for_the_lock),
         CASE(test_writer__does_not_wait_for_a_lock_it_may_not_use),
+        CASE(test_writer__rolls_back_without_memory),
         CASE(test_writer__file_renamed),
         CASE(test_writer__file_replaced),
         CASE(test_writer__file_linked),
@@ -466,5 +526,6 @@ int main(void)
         CASE(test_writer__keeps_up_with_a_fast_producer),
 #undef CASE
     };
+    take_memory();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
