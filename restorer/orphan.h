@@ -16,8 +16,9 @@
 #include "base/stop.h"
 
 /*
- * The first generation behind `newest` (none = of all) that left objects; none when there is nothing.
- * One LIST. Errors of the store.
+ * The first generation behind `newest` (none = of all) that left objects, its number within a hundred
+ * thousand of that one's; none when there is nothing. One LIST, which sees nothing but generations,
+ * whatever else lies in the archive's directory. Errors of the store.
  */
 RC_MUST_CHECK enum rc orphan_find(struct store *store, struct stop *stop,
                                   const struct generation_id *newest, struct generation_id *orphan,
