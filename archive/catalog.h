@@ -96,8 +96,9 @@ RC_MUST_CHECK enum rc catalog_find_latest(struct catalog *catalog, struct store 
                                           struct catalog_generation **found, struct err *err);
 
 /*
- * The first generation behind `behind` (none = of all) that left objects; none when there is nothing. A birth is
- * put before anything else of its generation, so one that is missing is lost. A LIST for each leading digit.
+ * The first generation behind `behind` (none = of all) that left objects, its number within a hundred thousand of
+ * that one's; none when there is nothing. A birth is put before anything else of its generation, so one that is
+ * missing is lost. One LIST, which sees nothing but generations, whatever else lies in the archive's directory.
  */
 RC_MUST_CHECK enum rc catalog_find_orphan(struct store *store, const struct generation_id *behind,
                                           struct generation_id *orphan, struct err *err);

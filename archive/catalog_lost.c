@@ -12,46 +12,43 @@
 
 #define LOST_HEADERS_MAX 16 /* the newest objects: twice the window that crashes leave holes in */
 
-struct orphan_look {
-    char start_after[GENERATION_ID_BYTES + 1];
-    struct generation_id found;
-};
+/*
+ * Digits of its number that an orphan's id shares with the one right behind the newest. Beside an archive
+ * directory's own folders somebody may keep others, which may be unreadable, endless or huge: so no listing goes
+ * through all of it. Numbers count generations, one by one: 3 of 8 digits are a hundred thousand of them, more
+ * than any catalog reads.
+ */
+#define ORPHAN_PREFIX_DIGITS 3
 
 /* Ends the listing with RC_EXISTS at the first key of ours. */
 static enum rc orphan_visit(void *arg, const char *key, uint64_t bytes, struct err *err)
 {
-    struct orphan_look *look = arg;
+    struct generation_id *found = arg;
     struct object_key parsed;
     (void)bytes;
     if (!object_key_parse(key, &parsed) || parsed.kind == OBJECT_GENERATION) {
         return RC_OK;
     }
-    look->found = parsed.generation;
+    *found = parsed.generation;
     return err_set(err, RC_EXISTS, "found");
 }
 
 enum rc catalog_find_orphan(struct store *store, const struct generation_id *behind,
                             struct generation_id *orphan, struct err *err)
 {
-    struct orphan_look look = {.found = {""}};
-    char digit = '0';
-    enum rc rc = RC_OK;
+    char prefix[ORPHAN_PREFIX_DIGITS + 1];
+    char start_after[GENERATION_ID_BYTES + 1] = "";
+    uint32_t number = generation_id_number(behind);
+    struct generation_id next =
+        generation_id_make(number < GENERATION_NUMBER_MAX ? number + 1 : number, (uint8_t[8]){0});
     *orphan = (struct generation_id){""};
+    (void)snprintf(prefix, sizeof prefix, "%.*s", ORPHAN_PREFIX_DIGITS, next.text);
     if (!generation_id_is_none(behind)) {
         /* '0' follows '/': behind every key of that generation */
-        (void)snprintf(look.start_after, sizeof look.start_after, "%s0", behind->text);
-        digit = behind->text[0];
+        (void)snprintf(start_after, sizeof start_after, "%s0", behind->text);
     }
-    /* ids begin with a digit; whatever else lies in the archive is nobody's business */
-    for (; rc == RC_OK && digit <= '9'; digit++) {
-        const char prefix[2] = {digit, '\0'};
-        rc = store_list(store, prefix, look.start_after, orphan_visit, &look, err);
-    }
-    if (rc == RC_EXISTS) {
-        *orphan = look.found;
-        rc = RC_OK;
-    }
-    return rc;
+    enum rc rc = store_list(store, prefix, start_after, orphan_visit, orphan, err);
+    return rc == RC_EXISTS ? RC_OK : rc;
 }
 
 /* One of the newest segments says that something of the generation was archived. */

@@ -7,10 +7,15 @@
 record=.harvey-stack
 
 say() { printf '%s\n' "$@"; }
-die() {
+
+# fail STATUS TEXT...: what ../restore ends with is of the table in bin/restore --help
+fail() {
+    fail_status=$1
+    shift
     printf '%s\n' "$*" >&2
-    exit 1
+    exit "$fail_status"
 }
+die() { fail 1 "$@"; }
 
 # recorded KEY: what the last `make up` wrote, or nothing
 recorded() { sed -n "s/^$1=//p" "$record" 2>/dev/null | head -n 1; }
@@ -35,12 +40,12 @@ resolve() {
             return
         fi
     done
-    die "COMPOSE=$1: no such file or name; there are:" compose/*.yaml
+    fail 2 "COMPOSE=$1: no such file or name; there are:" compose/*.yaml
 }
 
 # Sets file, project, port and compose_cmd for the compose stack.
 use_compose() {
-    file=$(resolve "${COMPOSE:-$(recorded file | grep . || echo compose/compose.yaml)}") || exit 1
+    file=$(resolve "${COMPOSE:-$(recorded file | grep . || echo compose/compose.yaml)}") || exit $?
     : "${COMPOSE_PROJECT_NAME:=$(sed -n 's/^COMPOSE_PROJECT_NAME=//p' compose/.env)}"
     project=$COMPOSE_PROJECT_NAME
     export COMPOSE_PROJECT_NAME PORT="$port"
@@ -49,7 +54,7 @@ use_compose() {
         if docker compose version >/dev/null 2>&1; then
             compose_cmd='docker compose'
         else
-            .ci/deps docker-compose
+            .ci/deps docker-compose || fail 6 "docker compose is missing"
             compose_cmd=docker-compose
         fi
     fi
@@ -59,18 +64,25 @@ use_compose() {
 compose_of() { file_of=$1 && shift && $compose_cmd -f "$file_of" "$@"; }
 compose() { compose_of "$file" "$@"; }
 
-has_service() { compose --profile tools config --services 2>/dev/null | grep -qx "$1"; }
+# A call that fails says nothing about the services: it ends the command, with compose's own words.
+has_service() {
+    if ! services=$(compose --profile tools config --services 2>/dev/null); then
+        compose --profile tools config --services >/dev/null || true
+        fail 6 "'$compose_cmd' cannot read $file: see above; COMPOSE_CMD= names another one"
+    fi
+    say "$services" | grep -qx "$1"
+}
 
 # Starts the store alone, if the stack has one, and waits for it.
 start_store() {
     has_service minio || return 0
-    compose up -d --no-build --no-recreate minio >&2
+    compose up -d --no-build --no-recreate minio >&2 || fail 6 "the store does not start: see above, or make logs"
     tries=0
     # an image given by MINIO_IMAGE may know no healthcheck: then it is enough that it is up
     while our_containers --filter label=com.docker.compose.service=minio --format '{{.Status}}' |
         grep -Eqv '\(healthy\)|^Up [^(]*$'; do
         tries=$((tries + 1))
-        [ "$tries" -le 120 ] || die "the store is not healthy after 60 s: make logs"
+        [ "$tries" -le 120 ] || fail 6 "the store is not healthy after 60 s: make logs"
         sleep 0.5
     done
 }

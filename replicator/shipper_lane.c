@@ -152,11 +152,15 @@ static enum rc ship_found_key(void *arg, const char *key, uint64_t bytes, struct
 {
     (void)bytes;
     char *found = arg;
+    struct object_key parsed;
+    if (!object_key_parse(key, &parsed)) {
+        return RC_OK; /* somebody's Thumbs.db: no server wrote it, and no reader takes it for a claim */
+    }
     (void)snprintf(found, OBJECT_KEY_BYTES, "%s", key);
     return err_set(err, RC_EXISTS, "%s", key); /* one is enough: end the listing */
 }
 
-/* Is there an object below `prefix` behind `after`? */
+/* Is there an object of ours below `prefix` behind `after`? */
 static enum rc ship_find_behind(struct ship_lane *lane, const char *prefix, const char *after,
                                 char found[OBJECT_KEY_BYTES], struct err *err)
 {

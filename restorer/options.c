@@ -316,6 +316,23 @@ static bool options_wants_json(int argc, char **argv)
     return false;
 }
 
+/* A restore's file: what -o says, else the server's variable. As with the server, a folder is none. */
+static enum rc options_set_output(struct restore_request *request, store_config_lookup_fn *lookup,
+                                  struct err *err)
+{
+    if (request->output_path == NULL) {
+        const char *database = lookup("HARVEY_DB");
+        bool is_set = database != NULL && database[0] != '\0'; /* an empty value is no value */
+        request->output_path = is_set ? database : OPTIONS_DB_DEFAULT;
+    }
+    if (request->output_path[strlen(request->output_path) - 1] == '/') {
+        return err_set(err, RC_INVALID,
+                       "%.200s is the name of a folder: -o (or HARVEY_DB) needs the name of a file",
+                       request->output_path);
+    }
+    return RC_OK;
+}
+
 enum rc options_read(int argc, char **argv, char *const *environment,
                      store_config_lookup_fn *lookup, struct options *options, struct err *err)
 {
@@ -329,10 +346,8 @@ enum rc options_read(int argc, char **argv, char *const *environment,
     if (rc == RC_OK) {
         rc = store_config_read(&options->store, lookup, err);
     }
-    if (rc == RC_OK && options->request.output_path == NULL) {
-        const char *database = lookup("HARVEY_DB");
-        bool is_set = database != NULL && database[0] != '\0'; /* an empty value is no value */
-        options->request.output_path = is_set ? database : OPTIONS_DB_DEFAULT;
+    if (rc == RC_OK && options->action == OPTIONS_RESTORE) {
+        rc = options_set_output(&options->request, lookup, err);
     }
     if (rc == RC_IO || rc == RC_DENIED || rc == RC_NOT_FOUND) { /* a secret's file */
         rc = RC_INVALID;

@@ -2,52 +2,28 @@
 /* orphan: see orphan.h. */
 #include "restorer/orphan.h"
 
-#include "archive/object_key.h"
 #include "restorer/fetch.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct orphan_call {
     struct store *store;
-    char start_after[GENERATION_ID_BYTES + 1];
-    struct generation_id found;
+    const struct generation_id *newest;
+    struct generation_id *found;
 };
-
-/* Ends the listing with RC_EXISTS at the first key of ours: ids come before "generations/". */
-static enum rc orphan_visit(void *arg, const char *key, uint64_t bytes, struct err *err)
-{
-    struct orphan_call *call = arg;
-    struct object_key parsed;
-    (void)bytes;
-    if (!object_key_parse(key, &parsed)) {
-        return RC_OK;
-    }
-    if (parsed.kind != OBJECT_GENERATION) {
-        call->found = parsed.generation;
-    }
-    return err_set(err, RC_EXISTS, "found");
-}
 
 static enum rc orphan_attempt(void *arg, struct err *err)
 {
     struct orphan_call *call = arg;
-    enum rc rc = store_list(call->store, "", call->start_after, orphan_visit, call, err);
-    return rc == RC_EXISTS ? RC_OK : rc;
+    return catalog_find_orphan(call->store, call->newest, call->found, err);
 }
 
 enum rc orphan_find(struct store *store, struct stop *stop, const struct generation_id *newest,
                     struct generation_id *orphan, struct err *err)
 {
-    struct orphan_call call = {.store = store};
-    if (!generation_id_is_none(newest)) {
-        /* '0' follows '/': behind every key of that generation */
-        (void)snprintf(call.start_after, sizeof call.start_after, "%s0", newest->text);
-    }
-    enum rc rc = fetch_retry(stop, orphan_attempt, &call, err);
-    *orphan = call.found;
-    return rc;
+    struct orphan_call call = {store, newest, orphan};
+    return fetch_retry(stop, orphan_attempt, &call, err);
 }
 
 enum rc orphan_adopt(struct catalog *catalog, const struct generation_id *id, struct err *err)

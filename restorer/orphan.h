@@ -15,10 +15,7 @@
 #include "base/err.h"
 #include "base/stop.h"
 
-/*
- * The first generation behind `newest` (none = of all) that left objects; none when there is nothing.
- * One LIST. Errors of the store.
- */
+/* catalog_find_orphan, asked again while the store does not answer. */
 RC_MUST_CHECK enum rc orphan_find(struct store *store, struct stop *stop,
                                   const struct generation_id *newest, struct generation_id *orphan,
                                   struct err *err);

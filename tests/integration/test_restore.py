@@ -20,7 +20,7 @@ from harness.archive import BucketArchive, DirectoryArchive
 from harness.forge import BASE_UNIX_MS, Story, cut_anywhere, cut_at_commits, point_of
 from harness.process import clean_environment
 from harness.restoring import restore_argv, run_restore
-from harness.stage import Stage, big, lively, simple
+from harness.stage import Stage, as_somebody_else, big, lively, simple
 
 def rfc3339(unix_ms):
     moment = datetime.fromtimestamp(unix_ms // 1000, timezone.utc)
@@ -553,6 +553,33 @@ def test_restore__the_complete_snapshot_is_lost(stage):
     stage.refuses(4, "--to-latest", words=[f"--generation {one.id}", two.id, "is lost"])
     stage.refuses(4, "--to-latest", "--generation", two.id, words=[two.id, "is lost"])
     stage.gives(story.commits[-1], "--to-latest", "--generation", one.id)
+
+
+def test_restore__foreign_things_beside_the_archive(stage):
+    """A directory that holds other things too: nobody reads them, whatever is wrong with them. What a lost
+    birth left is found all the same."""
+    story, one, later, two = two_generations(stage)
+    for name in ("2024", "Photos", "lost.found"):
+        folder = stage.archive.path / name
+        folder.joinpath(*["deep"] * 40).mkdir(parents=True)
+        (folder / "loop").symlink_to("loop")
+        (folder / "private").mkdir(mode=0o700)
+    (stage.archive.path / "0-loop").symlink_to("0-loop")
+    restore = as_somebody_else(stage)
+    (stage.archive.path / "2025").mkdir()
+    (stage.archive.path / "2025").chmod(0)
+    folder = stage.scene.path("out")
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    done = subprocess.run([*restore, "--to-latest", "-o", folder / "r.db"], capture_output=True,
+                          text=True, cwd="/", timeout=60, check=False,
+                          env=clean_environment(**stage.archive.environment()))
+    assert done.returncode == 0, done
+    assert (folder / "r.db").read_bytes() == story.commits[-1].data
+    stage.archive.delete("generations/00000002.json")
+    stage.refuses(4, "--to-latest", words=[f"--generation {two.id}"])
+    stage.archive.delete("generations/00000001.json")
+    stage.refuses(4, "--to-latest", words=["birth is missing"])
 
 
 def test_restore__a_pipe_under_an_objects_name(stage):

@@ -20,7 +20,7 @@ import pytest
 from harness import env
 from harness.process import clean_environment
 from harness.restoring import restore_argv, run_restore
-from harness.stage import big, simple
+from harness.stage import as_somebody_else, big, simple
 
 F_OFD_SETLK = 37
 
@@ -73,21 +73,11 @@ def test_restore_target__a_folder_that_may_not_be_written(stage):
     simple(stage)
     folder = stage.scene.path("locked")
     folder.mkdir()
-    prefix = []
-    if os.geteuid() == 0:
-        prefix = [env.tool("setpriv"), "--reuid=65534", "--regid=65534", "--clear-groups"]
-        if any(not parent.stat().st_mode & 0o001
-               for parent in [*stage.scene.dir.parents][2:]) or \
-                not os.access(env.program("restore"), os.X_OK):
-            env.cannot_run("another user cannot reach the programs or the tests' folder")
-        for parent in [stage.scene.dir, stage.scene.dir.parent]:
-            parent.chmod(0o755)
-    binary = stage.scene.path("restore")
-    shutil.copy(env.program("restore"), binary)
+    restore = as_somebody_else(stage)
     folder.chmod(0o555)
     try:
         for option in (), ("--replace",), ("--dry-run",):
-            done = subprocess.run([*prefix, binary, "--to-latest", "-o", folder / "r.db", *option],
+            done = subprocess.run([*restore, "--to-latest", "-o", folder / "r.db", *option],
                                   capture_output=True, text=True, cwd="/", timeout=60,
                                   env=clean_environment(**stage.archive.environment()), check=False)
             assert done.returncode == (0 if option == ("--dry-run",) else 7), done

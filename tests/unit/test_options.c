@@ -121,6 +121,8 @@ static void test_options__refusals(void **state)
         {{"--frobnicate"}, "--frobnicate"},
         {{"-x"}, "-x"},
         {{"--to-latest", "-o", ""}, "-o"},
+        {{"--to-latest", "-o", "missing/"}, "missing/"},
+        {{"--to-latest", "-o", "/"}, "/"},
         {{"--list", "--to-latest"}, "--list"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -136,6 +138,7 @@ static void test_options__environment(void **state)
     (void)state;
     struct options options;
     char db[] = "HARVEY_DB=/d/s.db";
+    char db_folder[] = "HARVEY_DB=/d/";
     char archive[] = "HARVEY_ARCHIVE=dir:/a";
     char server[] = "HARVEY_SHIP_INTERVAL_MS=nonsense of the server's";
     char other[] = "HARVEYISH=1";
@@ -151,6 +154,11 @@ static void test_options__environment(void **state)
     check_fails(RC_INVALID, read_with(misspelt, WORDS("--to-latest"), &options));
     check_text("HARVEY_ARCHIV:");
     check_ok(read_with(misspelt, WORDS("--help"), &options)); /* help is always given */
+    char *const folder[] = {db_folder, NULL};
+    check_fails(RC_INVALID, read_with(folder, WORDS("--to-latest"), &options));
+    check_text("/d/");
+    check_ok(read_with(folder, WORDS("--to-latest", "-o", "mine.db"), &options));
+    check_ok(read_with(folder, WORDS("--list"), &options)); /* writes nowhere */
     char *const wrong[] = {bad, NULL};
     check_fails(RC_INVALID, read_with(wrong, WORDS("--to-latest", "--json"), &options));
     check_text("ftp://x");

@@ -524,6 +524,19 @@ static void test_shipper__another_generation_after_an_outage(void **state)
     assert_false(is_archived(2));
 }
 
+/* A file that a desktop leaves in each folder that it shows stops nobody. */
+static void test_shipper__a_foreign_file_after_an_outage(void **state)
+{
+    (void)state;
+    ship_one_then_lose_the_archive(5);
+    open_away();
+    check_ok(store_put_bytes(store, "generations/Thumbs.db", "x", 1, STORE_PUT_PLAIN, &err));
+    check_ok(store_put_bytes(store, GENERATION "/leads/Thumbs.db", "x", 1, STORE_PUT_PLAIN, &err));
+    come_back();
+    drain();
+    assert_true(is_archived(2));
+}
+
 static void test_shipper__another_claim_after_an_outage(void **state)
 {
     (void)state;
@@ -717,6 +730,7 @@ int main(void)
         CASE(test_shipper__a_spooled_file_is_gone),
         CASE(test_shipper__goes_on_after_an_outage),
         CASE(test_shipper__another_generation_after_an_outage),
+        CASE(test_shipper__a_foreign_file_after_an_outage),
         CASE(test_shipper__another_claim_after_an_outage),
         CASE(test_shipper__a_store_that_lost_an_object),
         CASE(test_shipper__begins_archived_or_not),

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """An archive without a server, laid out by harness/forge.py from a real database's story, and restores from it."""
 
+import os
 import random
+import shutil
 import sqlite3
 
+from . import env
 from .archive import DirectoryArchive
 from .forge import BASE_UNIX_MS, Forge, Story, cut_at_commits, point_of
 from .restoring import run_restore
@@ -65,6 +68,23 @@ class Stage:
         for word in words:
             assert word.lower() in result.stderr.lower(), (word, result.describe())
         return result
+
+
+def as_somebody_else(stage):
+    """What begins the command line of a restore by a user who is not root, and to whom the tests' folder
+    is open."""
+    prefix = []
+    if os.geteuid() == 0:
+        prefix = [env.tool("setpriv"), "--reuid=65534", "--regid=65534", "--clear-groups"]
+        if any(not parent.stat().st_mode & 0o001
+               for parent in [*stage.scene.dir.parents][2:]) or \
+                not os.access(env.program("restore"), os.X_OK):
+            env.cannot_run("another user cannot reach the programs or the tests' folder")
+        for parent in [stage.scene.dir, stage.scene.dir.parent]:
+            parent.chmod(0o755)
+    binary = stage.scene.path("restore")
+    shutil.copy(env.program("restore"), binary)
+    return [*prefix, binary]
 
 
 def simple(stage, commits=12, wals=2, seed=7, cuts=None, snapshot_at=0, **options):
