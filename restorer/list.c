@@ -88,7 +88,7 @@ static enum rc list_one_snapshot(const struct list *list, const struct catalog_s
                                  json_t **object, struct err *err)
 {
     const struct generation_id *id = &list->current->birth.id;
-    struct choose_source source = {NULL, list->store, list->stop, NULL};
+    struct choose_source source = {.store = list->store, .stop = list->stop};
     struct snapshot_manifest manifest;
     enum rc rc = RC_OK;
     snapshot_manifest_init(&manifest);

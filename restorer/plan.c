@@ -279,7 +279,7 @@ enum rc plan_make(struct plan *plan, const struct restore_request *request, stru
                   struct err *err)
 {
     struct choose_result chosen;
-    struct choose_source choose = {&plan->catalog, store, stop, request};
+    struct choose_source choose = {&plan->catalog, store, stop, request, NULL};
     struct plan_call births = {.catalog = &plan->catalog, .store = store};
     *failure = (struct plan_failure){.has_last_good = false};
     enum rc rc = fetch_retry(stop, plan_births_attempt, &births, err);
@@ -296,6 +296,7 @@ enum rc plan_make(struct plan *plan, const struct restore_request *request, stru
     } else if (chosen.note[0] != '\0') {
         plan_remark(plan, "%s", chosen.note);
     }
+    choose.limit = chosen.has_limit ? &chosen.limit : NULL;
     rc = choose_snapshot(&choose, plan->generation, skip_snapshots, &plan->manifest,
                          &failure->snapshot_is_damaged, err);
     if (rc == RC_OK) {
@@ -311,8 +312,7 @@ enum rc plan_make(struct plan *plan, const struct restore_request *request, stru
     plan_set_first_index(plan);
     struct cut_source source = {store, stop, &plan->generation->birth.id, &plan->manifest,
                                 &plan->run};
-    rc = plan_find_cut(plan, request, &source, chosen.has_limit ? &chosen.limit : NULL, failure,
-                       err);
+    rc = plan_find_cut(plan, request, &source, choose.limit, failure, err);
     if (rc == RC_OK) {
         plan_set_range(plan);
         rc = plan_look_at_newest(plan, store, stop, err);
