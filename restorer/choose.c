@@ -9,6 +9,7 @@
 #include "base/clk.h"
 #include "restorer/choose_internal.h"
 #include "restorer/fetch.h"
+#include "restorer/lost.h"
 #include "restorer/orphan.h"
 
 #include <inttypes.h>
@@ -255,27 +256,38 @@ static enum rc choose_check_births(const struct choose_source *source, struct ch
                    known[0] != '\0' ? "; readable are, the newest first: " : "", known);
 }
 
+/* Appends "--generation ID", behind `between` where something stands there already. */
+static void choose_append(char *text, size_t text_bytes, const char *between,
+                          const struct generation_id *id)
+{
+    size_t used = strlen(text);
+    (void)snprintf(text + used, text_bytes - used, "%s--generation %s", used > 0 ? between : "",
+                   id->text);
+}
+
 /* Without --generation nothing may be passed over in silence: a birth that was lost needs a choice. */
-static enum rc choose_check_orphans(const struct choose_source *source,
-                                    struct choose_result *result, struct err *err)
+static enum rc choose_check_lost(const struct choose_source *source, struct choose_result *result,
+                                 struct err *err)
 {
     const struct catalog *catalog = source->catalog;
-    struct generation_id none = {""};
-    struct generation_id orphan;
-    const struct generation_id *newest =
-        catalog->generation_count > 0
-            ? &catalog->generations[catalog->generation_count - 1].birth.id
-            : &none;
-    enum rc rc = orphan_find(source->store, source->stop, newest, &orphan, err);
-    if (rc != RC_OK || generation_id_is_none(&orphan)) {
+    char choices[(CHOOSE_NAMED_MAX + 1) * (GENERATION_ID_BYTES + 20)] = "";
+    struct lost lost;
+    enum rc rc = lost_find(catalog, source->store, source->stop, &lost, err);
+    if (rc != RC_OK || lost.count == 0) {
         return rc;
+    }
+    for (size_t i = 0; i < lost.count && i < CHOOSE_NAMED_MAX; i++) {
+        choose_append(choices, sizeof choices, ", ", &lost.ids[lost.count - 1 - i]);
+    }
+    if (catalog->generation_count > 0) {
+        choose_append(choices, sizeof choices, " or ",
+                      &catalog->generations[catalog->generation_count - 1].birth.id);
     }
     result->needs_choice = true;
     return err_set(err, RC_CORRUPT,
-                   "the archive holds objects of generation %s, but its birth is missing; choose "
-                   "with --generation %s%s%s",
-                   orphan.text, orphan.text, newest->text[0] != '\0' ? " or --generation " : "",
-                   newest->text);
+                   "the archive holds objects of %zu generation%s whose birth is missing; choose "
+                   "with %s (restore --list)",
+                   lost.count, lost.count == 1 ? "" : "s", choices);
 }
 
 /* A newer generation cannot be restored yet; where it goes on from may be an earlier commit than
@@ -339,7 +351,7 @@ enum rc choose_generation(const struct choose_source *source, struct choose_resu
     ASSERT(source->request->target != RESTORE_TO_POSITION);
     enum rc rc = choose_check_births(source, result, err);
     if (rc == RC_OK) {
-        rc = choose_check_orphans(source, result, err);
+        rc = choose_check_lost(source, result, err);
     }
     if (rc != RC_OK) {
         return rc;

@@ -13,6 +13,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* The generation that `one` goes on from; NULL where there is none in the catalog. */
 static const struct catalog_generation *choose_parent(const struct catalog *catalog,
@@ -139,6 +140,32 @@ static enum rc choose_settle_passed_over(const struct catalog_generation *passed
     return RC_OK;
 }
 
+/*
+ * A generation that a later one goes on from and that is gone as a whole, its birth and all: it began
+ * between the one that was chosen and the first that began after the time, so it may have been live.
+ */
+static void choose_note_gone(const struct catalog *catalog, int64_t unix_ms,
+                             struct choose_result *result)
+{
+    const struct catalog_generation *end = catalog->generations + catalog->generation_count;
+    const struct catalog_generation *later = result->generation;
+    while (later < end && later->birth.unix_ms <= unix_ms) {
+        later++;
+    }
+    for (const struct catalog_generation *child = later; child < end; child++) {
+        const struct generation_id *parent = &child->birth.parent;
+        if (child->birth.has_parent && catalog_find(catalog, parent) == NULL &&
+            strcmp(parent->text, result->generation->birth.id.text) > 0 &&
+            strcmp(parent->text, later->birth.id.text) < 0) {
+            (void)snprintf(result->note, CHOOSE_NOTE_BYTES,
+                           "generation %s, which %s goes on from, is not in the archive; it may "
+                           "have been live then",
+                           parent->text, child->birth.id.text);
+            return;
+        }
+    }
+}
+
 static enum rc choose_nothing_then(const struct choose_source *source,
                                    const struct catalog_generation *passed_over, struct err *err)
 {
@@ -205,6 +232,8 @@ enum rc choose_by_time(const struct choose_source *source, struct choose_result 
         rc = choose_nothing_then(source, walk.passed_over, err);
     } else if (rc == RC_OK && walk.passed_over != NULL) {
         rc = choose_settle_passed_over(walk.passed_over, walk.limit, result, err);
+    } else if (rc == RC_OK) {
+        choose_note_gone(catalog, source->request->target_unix_ms, result);
     }
     return rc;
 }

@@ -102,3 +102,117 @@ def test_restore_histories__overridden_without_a_parent(stage):
     two = stage.forge.generation(number=2, tail=2, supersedes=[one.id], cause="fork", unix_ms=moment)
     stage.refuses(4, "--to-time", rfc3339(moment), words=[two.id, "first snapshot is later"])
     stage.gives(story.commits[-1], "--to-time", rfc3339(moment - 1))
+
+
+# ---- births that are lost ----
+
+def three_in_a_row(stage):
+    """1, 2 that goes on from its end, 3 that goes on from 2's: [(story, generation)]."""
+    story, one = simple(stage, commits=6, wals=1, seed=11)
+    later, two = goes_on(stage, 2, one, story, story.commits[-1], story.unix_ms + MINUTE_MS)
+    last, three = goes_on(stage, 3, two, later, later.commits[-1], later.unix_ms + MINUTE_MS)
+    return (story, one), (later, two), (last, three)
+
+
+def birth_key(number):
+    return f"generations/{number:08d}.json"
+
+
+def lists_as_lost(stage, *generations):
+    told = stage.run("--list", "--json").expect(0).json()["lost_births"]
+    assert told == [generation.id for generation in generations], told
+    text = stage.run("--list").expect(0).stdout
+    for generation in generations:
+        assert f"LOST: the birth of generation {generation.id}" in text, text
+
+
+def test_restore_histories__a_lost_birth_in_the_middle(stage):
+    """Its time would be given the end of the generation before it."""
+    (story, one), (later, two), (last, three) = three_in_a_row(stage)
+    lists_as_lost(stage)
+    stage.archive.delete(birth_key(2))
+    words = [two.id, "birth is missing", f"--generation {three.id}"]
+    stage.refuses(4, "--to-time", rfc3339(later.commits[2].unix_ms), words=words)
+    stage.refuses(4, "--to-latest", words=words)
+    lists_as_lost(stage, two)
+    stage.gives(later.commits[2], "--to-time", rfc3339(later.commits[2].unix_ms), "--generation", two.id)
+    stage.gives(last.commits[-1], "--to-latest", "--generation", three.id)
+    stage.gives(story.commits[-1], "--to-latest", "--generation", one.id)
+
+
+def test_restore_histories__a_lost_birth_hides_no_fork(stage):
+    story, one = simple(stage, commits=6, wals=1, seed=11)
+    end = story.commits[-1]
+    _, two = goes_on(stage, 2, one, story, end, story.unix_ms + MINUTE_MS)
+    _, three = goes_on(stage, 3, one, story, end, story.unix_ms + 2 * MINUTE_MS)
+    words = [f"--generation {two.id}", f"--generation {three.id}"]
+    stage.refuses(4, "--to-latest", words=words)
+    stage.archive.delete(birth_key(2))
+    stage.refuses(4, "--to-latest", words=words)
+    lists_as_lost(stage, two)
+
+
+def test_restore_histories__a_fork_is_listed_beside_a_lost_birth(stage):
+    story, one = simple(stage, commits=6, wals=1, seed=11)
+    end = story.commits[-1]
+    forked = [goes_on(stage, number, one, story, end, story.unix_ms + number * MINUTE_MS)
+              for number in (2, 3)]
+    _, four = goes_on(stage, 4, one, story, end, story.unix_ms + 4 * MINUTE_MS)
+    stage.archive.delete(birth_key(4))
+    lists_as_lost(stage, four)
+    tree = stage.run("--list", "--json").expect(0).json()
+    assert tree["fork"] == [generation.id for _, generation in forked]
+    assert [one["latest"] for one in tree["generations"]] == [False] * 4
+
+
+def test_restore_histories__many_births_are_lost(stage):
+    """Also the first, and two in a row."""
+    parts = three_in_a_row(stage)
+    generations = [generation for _, generation in parts]
+    stage.archive.delete(birth_key(1))
+    stage.archive.delete(birth_key(2))
+    stage.refuses(4, "--to-latest", words=[f"--generation {one.id}" for one in generations])
+    lists_as_lost(stage, *generations[:2])
+    stage.archive.delete(birth_key(3))
+    stage.refuses(4, "--to-latest", words=[f"--generation {one.id}" for one in generations])
+    lists_as_lost(stage, *generations)
+    stage.refuses(3, "--list", "--generation", "00000007-0123456789abcdef", words=["no generation"])
+    for story, generation in parts:
+        listing = stage.run("--list", "--generation", generation.id).expect(0)
+        assert f"restorable to {generation.id}/" in listing.stdout, listing.describe()
+        stage.gives(story.commits[-1], "--to-latest", "--generation", generation.id)
+
+
+def test_restore_histories__a_lost_birth_beside_a_damaged_one(stage):
+    """Each is told as what it is."""
+    _, (_, two), (_, three) = three_in_a_row(stage)
+    stage.archive.delete(birth_key(2))
+    stage.archive.put(birth_key(3), b"{")
+    lists_as_lost(stage, two)
+    listing = stage.run("--list").expect(0)
+    assert "DAMAGED: 1 birth" in listing.stdout and three.id not in listing.stdout
+
+
+def test_restore_histories__a_number_that_nobody_used_is_no_loss(stage):
+    """A generation that was noted and never put leaves a number out; its successor names it."""
+    story, one = simple(stage, commits=6, wals=1, seed=11)
+    noted = "00000002-00000000000000aa"
+    later, three = goes_on(stage, 3, one, story, story.commits[-1], story.unix_ms + MINUTE_MS,
+                           supersedes=[noted])
+    result = stage.gives(later.commits[-1], "--to-latest")
+    assert not result.stderr
+    result = stage.gives(story.commits[-1], "--to-time", rfc3339(story.unix_ms + 5000))
+    assert not result.stderr
+    lists_as_lost(stage)
+
+
+def test_restore_histories__a_generation_that_is_gone_as_a_whole(stage):
+    """Nothing of it can be had, and that it may have been live is said; nobody else misses it."""
+    (story, one), (later, two), (last, three) = three_in_a_row(stage)
+    for key in list(stage.archive.keys()):
+        if key.startswith((two.id, birth_key(2))):
+            stage.archive.delete(key)
+    result = stage.gives(last.commits[-1], "--to-latest")
+    assert not result.stderr
+    result = stage.gives(story.commits[-1], "--to-time", rfc3339(later.commits[2].unix_ms))
+    assert two.id in result.stderr, result.describe()
