@@ -366,6 +366,21 @@ static void list_print_size(const json_t *object, char size[PROGRESS_BAR_SIZE_BY
     progress_bar_format_size((uint64_t)json_integer_value(json_object_get(object, "bytes")), size);
 }
 
+/* A snapshot that a restore can begin with, as far as its manifest tells. */
+static bool list_has_base(const json_t *object)
+{
+    size_t i;
+    const json_t *item;
+    json_array_foreach(json_object_get(object, "snapshots"), i, item)
+    {
+        if (json_is_true(json_object_get(item, "complete")) &&
+            !json_is_true(json_object_get(item, "damaged"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void list_print_generation(const json_t *object)
 {
     char size[PROGRESS_BAR_SIZE_BYTES];
@@ -405,7 +420,9 @@ static void list_print_generation(const json_t *object)
     }
     const json_t *end = json_object_get(object, "end");
     const char *kind = list_get(end, "kind");
-    if (strcmp(kind, "clean") == 0) {
+    if (strcmp(kind, "clean") == 0 && !list_has_base(object)) {
+        printf("  not restorable: no complete snapshot\n");
+    } else if (strcmp(kind, "clean") == 0) {
         printf("  restorable to %s\n", list_get(end, "position"));
     } else {
         printf("  %-10s at %s: %s\n", strcmp(kind, "fork") == 0 ? "FORK" : "HOLE",
