@@ -389,6 +389,8 @@ static enum rc run_look_beyond(struct run_finder *finder, size_t index, struct r
     } else if (finder->run_count > 0 && !overlaps &&
                position_compare(fact->link.position, last) <= 0) {
         run_set_end(end, CATALOG_END_FORK, s, "go on from another end of the run: two histories");
+        end->where = fact->link.position; /* from behind it on the run has frames of its own */
+        end->where.frame_no += end->where.frame_no < UINT32_MAX ? 1 : 0;
     } else if (run_reaches_past(finder, fact->archived)) {
         run_set_end(end, CATALOG_END_DAMAGE, s, "say that the missing frames were archived");
     }
@@ -432,6 +434,7 @@ static void run_describe(const struct run_finder *finder, struct run_end *end,
         end->kind = run->beyond_count < finder->window ? CATALOG_END_CRASH : CATALOG_END_DAMAGE;
     }
     run->end_kind = end->kind;
+    bool inside = position_compare(end->where, hole) < 0;
     switch (end->kind) {
     case CATALOG_END_CLEAN:
         return;
@@ -442,6 +445,13 @@ static void run_describe(const struct run_finder *finder, struct run_end *end,
                        hole.wal_no, hole.frame_no, run->beyond_count);
         break;
     case CATALOG_END_DAMAGE:
+        if (inside) {
+            (void)snprintf(run->detail, sizeof run->detail,
+                           "an object beside the run cannot be read, and may be another history's: "
+                           "%.170s",
+                           end->reason);
+            break;
+        }
         (void)snprintf(run->detail, sizeof run->detail,
                        "frames from %u/%u on are missing or damaged, with %zu object(s) behind "
                        "them%s%.140s",
@@ -456,7 +466,6 @@ static void run_describe(const struct run_finder *finder, struct run_end *end,
      * A hole is where the run ends; a fork, and damage inside the run, where the other object
      * begins.
      */
-    bool inside = position_compare(end->where, hole) < 0;
     run->hole_first = end->kind == CATALOG_END_FORK || inside ? end->where : hole;
 }
 

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* choose: see choose.h. */
+/*
+ * choose: see choose.h. Here: the snapshot, and the generation that is named or the latest. The one that
+ * was live at a time is in choose_time.c.
+ */
 #include "restorer/choose.h"
 
 #include "base/buf.h"
 #include "base/clk.h"
+#include "restorer/choose_internal.h"
 #include "restorer/fetch.h"
+#include "restorer/lost.h"
 #include "restorer/orphan.h"
 
 #include <inttypes.h>
@@ -35,8 +40,8 @@ static enum rc choose_latest_attempt(void *arg, struct err *err)
     return catalog_find_latest(call->source->catalog, call->source->store, &call->found, err);
 }
 
-static enum rc choose_load(const struct choose_source *source,
-                           struct catalog_generation *generation, struct err *err)
+enum rc choose_load(const struct choose_source *source, struct catalog_generation *generation,
+                    struct err *err)
 {
     struct choose_call call = {.source = source, .generation = generation};
     return fetch_retry(source->stop, choose_load_attempt, &call, err);
@@ -111,10 +116,13 @@ enum rc choose_read_manifest(const struct choose_source *source,
 }
 
 /* True when the snapshot may be the base of what is wanted, as far as its name tells. */
-static bool choose_is_candidate(const struct restore_request *request,
+static bool choose_is_candidate(const struct choose_source *source,
                                 const struct catalog_snapshot *snapshot)
 {
-    return snapshot->complete &&
+    const struct restore_request *request = source->request;
+    bool is_in_history =
+        source->limit == NULL || position_compare(snapshot->position, *source->limit) <= 0;
+    return snapshot->complete && is_in_history &&
            (request->target != RESTORE_TO_POSITION ||
             position_compare(snapshot->position, request->target_position) <= 0);
 }
@@ -125,6 +133,8 @@ static enum rc choose_none_old_enough(const struct choose_source *source,
     char wanted[POSITION_TEXT_BYTES];
     if (source->request->target == RESTORE_TO_POSITION) {
         position_format(generation, source->request->target_position, wanted);
+    } else if (source->limit != NULL) {
+        position_format(generation, *source->limit, wanted);
     } else {
         char time[CLK_RFC3339_BYTES];
         clk_format_rfc3339(source->request->target_unix_ms, time);
@@ -144,7 +154,7 @@ enum rc choose_snapshot(const struct choose_source *source,
     *damaged = false;
     for (size_t i = generation->snapshot_count; i > 0; i--) {
         const struct catalog_snapshot *snapshot = &generation->snapshots[i - 1];
-        if (!choose_is_candidate(request, snapshot)) {
+        if (!choose_is_candidate(source, snapshot)) {
             continue;
         }
         if (request->target != RESTORE_TO_TIME && skip > 0) {
@@ -277,27 +287,38 @@ static enum rc choose_check_births(const struct choose_source *source, struct ch
                    known[0] != '\0' ? "; readable are, the newest first: " : "", known);
 }
 
+/* Appends "--generation ID", behind `between` where something stands there already. */
+static void choose_append(char *text, size_t text_bytes, const char *between,
+                          const struct generation_id *id)
+{
+    size_t used = strlen(text);
+    (void)snprintf(text + used, text_bytes - used, "%s--generation %s", used > 0 ? between : "",
+                   id->text);
+}
+
 /* Without --generation nothing may be passed over in silence: a birth that was lost needs a choice. */
-static enum rc choose_check_orphans(const struct choose_source *source,
-                                    struct choose_result *result, struct err *err)
+static enum rc choose_check_lost(const struct choose_source *source, struct choose_result *result,
+                                 struct err *err)
 {
     const struct catalog *catalog = source->catalog;
-    struct generation_id none = {""};
-    struct generation_id orphan;
-    const struct generation_id *newest =
-        catalog->generation_count > 0
-            ? &catalog->generations[catalog->generation_count - 1].birth.id
-            : &none;
-    enum rc rc = orphan_find(source->store, source->stop, newest, &orphan, err);
-    if (rc != RC_OK || generation_id_is_none(&orphan)) {
+    char choices[(CHOOSE_NAMED_MAX + 1) * (GENERATION_ID_BYTES + 20)] = "";
+    struct lost lost;
+    enum rc rc = lost_find(catalog, source->store, source->stop, &lost, err);
+    if (rc != RC_OK || lost.count == 0) {
         return rc;
+    }
+    for (size_t i = 0; i < lost.count && i < CHOOSE_NAMED_MAX; i++) {
+        choose_append(choices, sizeof choices, ", ", &lost.ids[lost.count - 1 - i]);
+    }
+    if (catalog->generation_count > 0) {
+        choose_append(choices, sizeof choices, " or ",
+                      &catalog->generations[catalog->generation_count - 1].birth.id);
     }
     result->needs_choice = true;
     return err_set(err, RC_CORRUPT,
-                   "the archive holds objects of generation %s, but its birth is missing; choose "
-                   "with --generation %s%s%s",
-                   orphan.text, orphan.text, newest->text[0] != '\0' ? " or --generation " : "",
-                   newest->text);
+                   "the archive holds objects of %zu generation%s whose birth is missing; choose "
+                   "with %s (restore --list)",
+                   lost.count, lost.count == 1 ? "" : "s", choices);
 }
 
 /* A newer generation cannot be restored yet; where it goes on from may be an earlier commit than
@@ -375,130 +396,6 @@ static enum rc choose_latest(const struct choose_source *source, struct choose_r
     return RC_OK;
 }
 
-/* Marks whatever `generation` goes on from or overrides, and what those do, as replaced. */
-static void choose_mark_replaced(const struct catalog *catalog,
-                                 const struct catalog_generation *generation, bool *is_replaced)
-{
-    /* Births are walked from newest to oldest: one pass reaches parents of parents too. */
-    size_t top = (size_t)(generation - catalog->generations);
-    bool *is_reached = calloc(catalog->generation_count, sizeof *is_reached);
-    if (is_reached == NULL) {
-        return; /* then two may qualify, and a person chooses */
-    }
-    is_reached[top] = true;
-    for (size_t i = top + 1; i > 0; i--) {
-        const struct generation_birth *birth = &catalog->generations[i - 1].birth;
-        if (!is_reached[i - 1]) {
-            continue;
-        }
-        for (size_t j = 0; j + 1 < i; j++) {
-            const struct generation_id *older = &catalog->generations[j].birth.id;
-            bool names = birth->has_parent && generation_id_equal(&birth->parent, older);
-            for (uint32_t k = 0; !names && k < birth->supersedes_count; k++) {
-                names = generation_id_equal(&birth->supersedes[k], older);
-            }
-            is_reached[j] = is_reached[j] || names;
-            is_replaced[j] = is_replaced[j] || names;
-        }
-    }
-    free(is_reached);
-}
-
-/* Does the generation hold a snapshot at or before the target time? */
-static enum rc choose_reaches_time(const struct choose_source *source,
-                                   struct catalog_generation *generation, bool *reaches,
-                                   struct err *err)
-{
-    struct snapshot_manifest manifest;
-    bool damaged = false;
-    *reaches = false;
-    enum rc rc = choose_load(source, generation, err);
-    if (rc != RC_OK) {
-        return rc;
-    }
-    snapshot_manifest_init(&manifest);
-    for (size_t skip = 0; rc == RC_OK && skip < generation->snapshot_count; skip++) {
-        rc = choose_snapshot(source, generation, skip, &manifest, &damaged, err);
-        *reaches = rc == RC_OK;
-        if (rc == RC_OK || (rc == RC_CORRUPT && !damaged)) {
-            rc = RC_OK; /* found, or none old enough */
-            break;
-        }
-        rc = rc == RC_CORRUPT ? RC_OK : rc; /* a damaged one: the next older */
-    }
-    snapshot_manifest_deinit(&manifest);
-    return rc;
-}
-
-/* The generation that was live cannot be had at that time. What can is the end of what it goes on
- * from, and no commit behind that: those are not part of its history. */
-static void choose_note_passed_over(const struct catalog *catalog,
-                                    const struct catalog_generation *passed_over,
-                                    struct choose_result *result)
-{
-    const struct catalog_generation *one = passed_over;
-    result->leaves_out = true;
-    (void)snprintf(result->note, CHOOSE_NOTE_BYTES,
-                   "generation %s was live then, but its first snapshot is later",
-                   passed_over->birth.id.text);
-    while (one != NULL && one->birth.has_parent && !result->has_limit) {
-        if (generation_id_equal(&one->birth.parent, &result->generation->birth.id)) {
-            result->has_limit = true;
-            result->limit = one->birth.parent_point.position;
-        }
-        const struct catalog_generation *parent = catalog_find(catalog, &one->birth.parent);
-        one = parent != NULL && parent < one ? parent : NULL; /* births come in order */
-    }
-}
-
-static enum rc choose_by_time(const struct choose_source *source, struct choose_result *result,
-                              struct err *err)
-{
-    struct catalog *catalog = source->catalog;
-    int64_t unix_ms = source->request->target_unix_ms;
-    struct catalog_generation *passed_over = NULL;
-    bool *is_replaced = calloc(catalog->generation_count, sizeof *is_replaced);
-    enum rc rc = RC_OK;
-    if (is_replaced == NULL) {
-        return err_set(err, RC_NOMEM, "no memory for a flag per generation");
-    }
-    for (size_t i = catalog->generation_count; i > 0 && rc == RC_OK; i--) {
-        struct catalog_generation *one = &catalog->generations[i - 1];
-        bool reaches = false;
-        if (is_replaced[i - 1] || one->birth.unix_ms > unix_ms) {
-            continue;
-        }
-        rc = choose_reaches_time(source, one, &reaches, err);
-        if (rc != RC_OK || !reaches) {
-            bool is_first = result->generation == NULL && passed_over == NULL;
-            passed_over = is_first ? one : passed_over;
-            continue;
-        }
-        if (result->generation != NULL) {
-            result->needs_choice = true;
-            rc = err_set(err, RC_CORRUPT,
-                         "two generations were live at that time: choose with --generation %s or "
-                         "--generation %s",
-                         result->generation->birth.id.text, one->birth.id.text);
-        }
-        result->generation = one;
-        choose_mark_replaced(catalog, one, is_replaced);
-    }
-    free(is_replaced);
-    if (rc == RC_OK && result->generation == NULL) {
-        char time[CLK_RFC3339_BYTES];
-        clk_format_rfc3339(unix_ms, time);
-        rc = err_set(err, RC_CORRUPT,
-                     "nothing in the archive %s is as old as %s; `restore --list` shows what can "
-                     "be reached",
-                     source->store->url, time);
-    }
-    if (rc == RC_OK && passed_over != NULL) {
-        choose_note_passed_over(catalog, passed_over, result);
-    }
-    return rc;
-}
-
 enum rc choose_generation(const struct choose_source *source, struct choose_result *result,
                           struct err *err)
 {
@@ -509,7 +406,7 @@ enum rc choose_generation(const struct choose_source *source, struct choose_resu
     ASSERT(source->request->target != RESTORE_TO_POSITION);
     enum rc rc = choose_check_births(source, result, err);
     if (rc == RC_OK) {
-        rc = choose_check_orphans(source, result, err);
+        rc = choose_check_lost(source, result, err);
     }
     if (rc != RC_OK) {
         return rc;

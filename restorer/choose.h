@@ -28,6 +28,7 @@ struct choose_source {
     struct store *store;
     struct stop *stop;                     /* may be NULL */
     const struct restore_request *request; /* borrowed, all of them */
+    const struct position *limit;          /* may be NULL; no commit behind it is wanted */
 };
 
 /* What was chosen, and what to say about it. */
@@ -48,8 +49,9 @@ RC_MUST_CHECK enum rc choose_generation(const struct choose_source *source,
                                         struct choose_result *result, struct err *err);
 
 /*
- * The latest complete snapshot at or before the target, passing over the `skip` latest of them
- * (they turned out to be damaged); its manifest is read and compared with its name and listing.
+ * The latest complete snapshot at or before the target (and the source's limit), passing over the `skip`
+ * latest of them (they turned out to be damaged); its manifest is read and compared with its name and
+ * listing.
  * RC_CORRUPT with *damaged = true: that snapshot is damaged, another may serve.
  */
 RC_MUST_CHECK enum rc choose_snapshot(const struct choose_source *source,

@@ -9,6 +9,8 @@
 #include "base/clk.h"
 #include "restorer/choose.h"
 #include "restorer/fetch.h"
+#include "restorer/lost.h"
+#include "restorer/orphan.h"
 #include "restorer/progress_bar.h"
 
 #include <inttypes.h>
@@ -23,6 +25,8 @@ struct list {
     struct stop *stop;
     struct store *store;
     struct catalog catalog;
+    struct lost lost;             /* adopted by the catalog: they are listed as the others are */
+    struct generation_id fork[2]; /* none = there is none */
     struct catalog_generation *current;
     struct catalog_run *run;
     uint32_t wal_no;
@@ -60,6 +64,38 @@ static enum rc list_run_attempt(void *arg, struct err *err)
                             window > 0 ? window : LIST_WINDOW_DEFAULT, list->run, err);
 }
 
+/* Births, the fork that they tell of, and what lies there without one. */
+static enum rc list_read_generations(struct list *list, struct err *err)
+{
+    const struct catalog_generation *a = NULL;
+    const struct catalog_generation *b = NULL;
+    enum rc rc = fetch_retry(list->stop, list_births_attempt, list, err);
+    if (rc == RC_OK) {
+        rc = catalog_find_fork(&list->catalog, &a, &b, err);
+    }
+    if (a != NULL) {
+        list->fork[0] = a->birth.id;
+        list->fork[1] = b->birth.id;
+    }
+    if (rc == RC_OK) {
+        rc = lost_find(&list->catalog, list->store, list->stop, &list->lost, err);
+    }
+    for (size_t i = 0; i < list->lost.count && rc == RC_OK; i++) {
+        rc = orphan_adopt(&list->catalog, &list->lost.ids[i], err);
+    }
+    return rc;
+}
+
+static bool list_is_lost(const struct list *list, const struct generation_id *id)
+{
+    for (size_t i = 0; i < list->lost.count; i++) {
+        if (generation_id_equal(&list->lost.ids[i], id)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- the tree ---- */
 
 static json_t *list_time(int64_t unix_ms)
@@ -76,6 +112,15 @@ static json_t *list_position(const struct generation_id *id, uint32_t wal_no, ui
     return json_string(text);
 }
 
+static json_t *list_ids(const struct generation_id *ids, size_t count)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < count; i++) {
+        (void)json_array_append_new(array, json_string(ids[i].text));
+    }
+    return array;
+}
+
 /* Words of people or machines: whatever is not UTF-8 is not worth an error here. */
 static json_t *list_text(const char *text)
 {
@@ -88,7 +133,7 @@ static enum rc list_one_snapshot(const struct list *list, const struct catalog_s
                                  json_t **object, struct err *err)
 {
     const struct generation_id *id = &list->current->birth.id;
-    struct choose_source source = {NULL, list->store, list->stop, NULL};
+    struct choose_source source = {.store = list->store, .stop = list->stop};
     struct snapshot_manifest manifest;
     enum rc rc = RC_OK;
     snapshot_manifest_init(&manifest);
@@ -220,21 +265,20 @@ static enum rc list_generation(struct list *list, json_t **object, struct err *e
         json_decref(snapshots);
         return rc;
     }
-    json_t *supersedes = json_array();
-    for (uint32_t i = 0; i < birth->supersedes_count; i++) {
-        (void)json_array_append_new(supersedes, json_string(birth->supersedes[i].text));
-    }
+    json_t *supersedes = list_ids(birth->supersedes, birth->supersedes_count);
+    bool is_lost = list_is_lost(list, &birth->id);
     *object = json_pack(
-        "{s:s, s:b, s:o, s:o, s:s, s:o, s:o, s:o, s:I, s:o, s:o, s:o}", "generation",
+        "{s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o}", "generation",
         birth->id.text, "latest", 0, "parent",
         birth->has_parent ? json_string(birth->parent.text) : json_null(), "parent_position",
         birth->has_parent ? list_position(&birth->parent, birth->parent_point.position.wal_no,
                                           birth->parent_point.position.frame_no)
                           : json_null(),
-        "cause", generation_cause_name(birth->cause), "cause_detail",
-        list_text(birth->cause_detail), "host", list_text(birth->host), "began",
-        list_time(birth->unix_ms), "leads", (json_int_t)list->current->term_highest, "snapshots",
-        snapshots, "ranges", list_ranges(list->current), "end", end);
+        "cause", is_lost ? json_null() : json_string(generation_cause_name(birth->cause)),
+        "cause_detail", list_text(birth->cause_detail), "host", list_text(birth->host), "began",
+        is_lost ? json_null() : list_time(birth->unix_ms), "leads",
+        (json_int_t)list->current->term_highest, "snapshots", snapshots, "ranges",
+        list_ranges(list->current), "end", end);
     if (supersedes != NULL && *object != NULL) {
         (void)json_object_set(*object, "supersedes", supersedes);
     }
@@ -264,8 +308,6 @@ static void list_mark_latest(const struct list *list, json_t *generations)
 static enum rc list_make_tree(struct list *list, json_t **tree, struct err *err)
 {
     const struct generation_id *only = &list->options->request.generation;
-    const struct catalog_generation *a = NULL;
-    const struct catalog_generation *b = NULL;
     json_t *generations = json_array();
     enum rc rc = RC_OK;
     for (size_t i = 0; i < list->catalog.generation_count && rc == RC_OK; i++) {
@@ -285,22 +327,21 @@ static enum rc list_make_tree(struct list *list, json_t **tree, struct err *err)
                  : err_set(err, RC_NOT_FOUND, "the archive %s holds no generation %s",
                            list->store->url, only->text);
     }
-    if (rc == RC_OK) {
-        rc = catalog_find_fork(&list->catalog, &a, &b, err);
-    }
     if (rc != RC_OK) {
         json_decref(generations);
         return rc;
     }
-    if (generation_id_is_none(only)) {
+    if (generation_id_is_none(only) && list->lost.count == 0) {
         list_mark_latest(list, generations);
     }
-    json_t *fork =
-        a != NULL ? json_pack("[s, s]", a->birth.id.text, b->birth.id.text) : json_null();
+    json_t *fork = generation_id_is_none(&list->fork[0])
+                       ? json_null()
+                       : json_pack("[s, s]", list->fork[0].text, list->fork[1].text);
     *tree = json_pack(
-        "{s:s, s:o, s:o, s:I, s:o}", "archive", list->store->url, "generations", generations,
+        "{s:s, s:o, s:o, s:I, s:o, s:o}", "archive", list->store->url, "generations", generations,
         "fork", fork, "damaged_births", (json_int_t)list->catalog.damaged_count, "damage",
-        list->catalog.damaged_count > 0 ? list_text(list->catalog.damaged) : json_null());
+        list->catalog.damaged_count > 0 ? list_text(list->catalog.damaged) : json_null(),
+        "lost_births", list_ids(list->lost.ids, list->lost.count));
     return *tree != NULL ? RC_OK : err_set(err, RC_NOMEM, "no memory for the list");
 }
 
@@ -325,6 +366,21 @@ static void list_print_size(const json_t *object, char size[PROGRESS_BAR_SIZE_BY
     progress_bar_format_size((uint64_t)json_integer_value(json_object_get(object, "bytes")), size);
 }
 
+/* A snapshot that a restore can begin with, as far as its manifest tells. */
+static bool list_has_base(const json_t *object)
+{
+    size_t i;
+    const json_t *item;
+    json_array_foreach(json_object_get(object, "snapshots"), i, item)
+    {
+        if (json_is_true(json_object_get(item, "complete")) &&
+            !json_is_true(json_object_get(item, "damaged"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void list_print_generation(const json_t *object)
 {
     char size[PROGRESS_BAR_SIZE_BYTES];
@@ -332,8 +388,12 @@ static void list_print_generation(const json_t *object)
     const json_t *item;
     printf("generation %s%s\n", list_get(object, "generation"),
            json_is_true(json_object_get(object, "latest")) ? "  (latest)" : "");
-    printf("  began      %s on %s: %s", list_get(object, "began"), list_get(object, "host"),
-           list_get(object, "cause"));
+    if (json_is_null(json_object_get(object, "began"))) {
+        printf("  began      unknown: its birth is missing");
+    } else {
+        printf("  began      %s on %s: %s", list_get(object, "began"), list_get(object, "host"),
+               list_get(object, "cause"));
+    }
     if (json_is_string(json_object_get(object, "parent_position"))) {
         printf(", from %s", list_get(object, "parent_position"));
     }
@@ -360,7 +420,9 @@ static void list_print_generation(const json_t *object)
     }
     const json_t *end = json_object_get(object, "end");
     const char *kind = list_get(end, "kind");
-    if (strcmp(kind, "clean") == 0) {
+    if (strcmp(kind, "clean") == 0 && !list_has_base(object)) {
+        printf("  not restorable: no complete snapshot\n");
+    } else if (strcmp(kind, "clean") == 0) {
         printf("  restorable to %s\n", list_get(end, "position"));
     } else {
         printf("  %-10s at %s: %s\n", strcmp(kind, "fork") == 0 ? "FORK" : "HOLE",
@@ -383,6 +445,11 @@ static void list_print(const json_t *tree)
                json_integer_value(json_object_get(tree, "damaged_births")),
                list_get(tree, "damage"));
     }
+    json_array_foreach(json_object_get(tree, "lost_births"), i, item)
+    {
+        printf("LOST: the birth of generation %s; --to-latest and --to-time need --generation\n",
+               json_string_value(item));
+    }
     if (json_is_array(fork)) {
         printf("FORK: %s and %s go on from the same generation; --to-latest needs --generation\n",
                json_string_value(json_array_get(fork, 0)),
@@ -402,7 +469,7 @@ enum rc list_run(const struct options *options, struct stop *stop, struct err *e
         rc = fetch_retry(stop, list_prepare_attempt, &list, err);
     }
     if (rc == RC_OK) {
-        rc = fetch_retry(stop, list_births_attempt, &list, err);
+        rc = list_read_generations(&list, err);
     }
     if (rc == RC_OK) {
         rc = list_make_tree(&list, &tree, err);

@@ -102,10 +102,96 @@ static enum rc plan_find_run(struct catalog_generation *generation, struct store
 
 /* ---- the end of it ---- */
 
-static void plan_set_last_good(struct plan_failure *failure, struct position position)
+/* Nothing of the run is needed for a snapshot. */
+static void plan_set_last_good(struct plan_failure *failure, const struct cut *cut)
 {
     failure->has_last_good = true;
-    failure->last_good = position;
+    failure->last_good = cut->point.position;
+    failure->last_good_end = cut->is_snapshot ? 0 : cut->index + 1;
+}
+
+static struct position plan_position_before(struct position position)
+{
+    return position.frame_no > 1 ? (struct position){position.wal_no, position.frame_no - 1}
+           : position.wal_no > 1 ? (struct position){position.wal_no - 1, UINT32_MAX}
+                                 : (struct position){1, 0};
+}
+
+/*
+ * From the fork on there are two histories, and neither a position nor a time says which of them is
+ * meant. A snapshot behind it belongs to one of the two; an older one can tell what lies before.
+ */
+static enum rc plan_refuse_fork(struct plan *plan, const struct cut_source *source,
+                                struct plan_failure *failure, struct err *err)
+{
+    struct position fork = plan->run.hole_first;
+    if (position_compare(source->manifest->point.position, fork) >= 0) {
+        failure->snapshot_is_damaged = true;
+    } else {
+        enum rc rc = cut_find_position(source, plan_position_before(fork), &plan->cut,
+                                       &failure->damaged_index, err);
+        failure->has_damaged_index = rc == RC_CORRUPT;
+        if (rc != RC_OK) {
+            return rc;
+        }
+        plan_set_last_good(failure, &plan->cut);
+    }
+    return err_set(err, RC_CORRUPT,
+                   "generation %s: %s (to choose one, move the objects of the other lead away)",
+                   plan->generation->birth.id.text, plan->run.detail);
+}
+
+/* Was something captured by then from where the fork is on, in whichever of the histories? */
+static bool plan_fork_had_begun(const struct plan *plan, int64_t unix_ms)
+{
+    for (size_t i = 0; i < plan->generation->segment_count; i++) {
+        const struct catalog_segment *segment = &plan->generation->segments[i];
+        struct position first = {segment->wal_no, segment->first_frame_no};
+        if (position_compare(first, plan->run.hole_first) >= 0 && segment->unix_ms <= unix_ms) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * Where a position or a time is behind what was found wrong inside the run: a fork is refused; an object
+ * that nobody needs and nobody can read is told.
+ */
+static enum rc plan_check_cut(struct plan *plan, const struct cut_source *source,
+                              struct plan_failure *failure, struct err *err)
+{
+    enum catalog_end end = plan->run.end_kind;
+    if ((end != CATALOG_END_FORK && end != CATALOG_END_DAMAGE) ||
+        position_compare(plan->cut.point.position, plan->run.hole_first) < 0) {
+        return RC_OK;
+    }
+    if (end == CATALOG_END_FORK) {
+        return plan_refuse_fork(plan, source, failure, err);
+    }
+    plan_remark(plan, "%s", plan->run.detail);
+    return RC_OK;
+}
+
+/*
+ * A complete snapshot behind the run says that its WAL was confirmed up to there: the run has lost its
+ * end, whatever else lies or does not lie behind it.
+ */
+static enum rc plan_check_end_is_real(struct plan *plan, const struct cut_source *source,
+                                      struct plan_failure *failure, struct err *err)
+{
+    const struct catalog_snapshot *later = catalog_latest_snapshot(plan->generation, NULL);
+    struct position end = plan->run.end.position;
+    if (later == NULL || position_compare(later->position, end) <= 0 ||
+        position_compare(later->position, source->manifest->point.position) <= 0) {
+        return RC_OK;
+    }
+    plan_set_last_good(failure, &plan->cut);
+    return err_set(err, RC_CORRUPT,
+                   "generation %s: frames behind %u/%u are missing, up to the snapshot at %u/%u",
+                   plan->generation->birth.id.text, plan->cut.point.position.wal_no,
+                   plan->cut.point.position.frame_no, later->position.wal_no,
+                   later->position.frame_no);
 }
 
 /* Cuts at the end of the run; a hole or fork there is no matter only where a crash explains it. */
@@ -120,15 +206,19 @@ static enum rc plan_cut_latest(struct plan *plan, const struct cut_source *sourc
         return rc;
     }
     enum catalog_end end = plan->run.end_kind;
-    if (end == CATALOG_END_DAMAGE || end == CATALOG_END_FORK) {
-        plan_set_last_good(failure, plan->cut.point.position);
+    if (end == CATALOG_END_FORK) {
+        return plan_refuse_fork(plan, source, failure, err);
+    }
+    if (end == CATALOG_END_DAMAGE) {
+        plan_set_last_good(failure, &plan->cut);
         return err_set(err, RC_CORRUPT, "generation %s: %s", plan->generation->birth.id.text,
                        plan->run.detail);
     }
-    if (end == CATALOG_END_CRASH) {
+    rc = plan_check_end_is_real(plan, source, failure, err);
+    if (rc == RC_OK && end == CATALOG_END_CRASH) {
         plan_leave_out(plan, "%s", plan->run.detail);
     }
-    return RC_OK;
+    return rc;
 }
 
 /* `limit` (may be NULL): no commit behind it belongs to the history that is wanted. */
@@ -146,6 +236,12 @@ static enum rc plan_cut_time(struct plan *plan, const struct cut_source *source,
         rc = cut_find_position(source, *limit, &plan->cut, &failure->damaged_index, err);
     }
     failure->has_damaged_index = rc == RC_CORRUPT;
+    bool ends_before_fork =
+        limit != NULL && position_compare(*limit, plan->run.hole_first) < 0; /* whatever was live */
+    if (rc == RC_OK && plan->run.end_kind == CATALOG_END_FORK && !ends_before_fork &&
+        plan_fork_had_begun(plan, unix_ms)) {
+        rc = plan_refuse_fork(plan, source, failure, err);
+    }
     return rc;
 }
 
@@ -159,7 +255,7 @@ static enum rc plan_cut_position(struct plan *plan, const struct cut_source *sou
     if (rc != RC_OK || position_compare(plan->cut.point.position, target) == 0) {
         return rc;
     }
-    plan_set_last_good(failure, plan->cut.point.position);
+    plan_set_last_good(failure, &plan->cut);
     position_format(source->generation, target, text);
     for (size_t i = 0; i < plan->run.segment_count; i++) {
         const struct catalog_segment *segment = plan->run.segments[i];
@@ -176,15 +272,20 @@ static enum rc plan_find_cut(struct plan *plan, const struct restore_request *re
                              const struct cut_source *source, const struct position *limit,
                              struct plan_failure *failure, struct err *err)
 {
+    enum rc rc = RC_OK;
     switch (request->target) {
     case RESTORE_TO_TIME:
-        return plan_cut_time(plan, source, request->target_unix_ms, limit, failure, err);
+        rc = plan_cut_time(plan, source, request->target_unix_ms, limit, failure, err);
+        break;
     case RESTORE_TO_POSITION:
-        return plan_cut_position(plan, source, request->target_position, failure, err);
+        rc = plan_cut_position(plan, source, request->target_position, failure, err);
+        break;
     case RESTORE_TO_LATEST:
     default:
-        return plan_cut_latest(plan, source, failure, err);
+        rc = plan_cut_latest(plan, source, failure, err);
+        break;
     }
+    return rc == RC_OK ? plan_check_cut(plan, source, failure, err) : rc;
 }
 
 /* The first object that reaches the snapshot's frame. */
@@ -235,7 +336,7 @@ static enum rc plan_check_run_reaches(const struct plan *plan,
     if (reaches || wants_snapshot) {
         return RC_OK;
     }
-    plan_set_last_good(failure, snapshot);
+    plan_set_last_good(failure, &(struct cut){.is_snapshot = true, .point = plan->manifest.point});
     return err_set(err, RC_CORRUPT,
                    "frames of WAL %u at or before the snapshot's frame %u are missing%s%s",
                    snapshot.wal_no, snapshot.frame_no, plan->run.detail[0] != '\0' ? ": " : "",
@@ -279,7 +380,7 @@ enum rc plan_make(struct plan *plan, const struct restore_request *request, stru
                   struct err *err)
 {
     struct choose_result chosen;
-    struct choose_source choose = {&plan->catalog, store, stop, request};
+    struct choose_source choose = {&plan->catalog, store, stop, request, NULL};
     struct plan_call births = {.catalog = &plan->catalog, .store = store};
     *failure = (struct plan_failure){.has_last_good = false};
     enum rc rc = fetch_retry(stop, plan_births_attempt, &births, err);
@@ -296,6 +397,7 @@ enum rc plan_make(struct plan *plan, const struct restore_request *request, stru
     } else if (chosen.note[0] != '\0') {
         plan_remark(plan, "%s", chosen.note);
     }
+    choose.limit = chosen.has_limit ? &chosen.limit : NULL;
     rc = choose_snapshot(&choose, plan->generation, skip_snapshots, &plan->manifest,
                          &failure->snapshot_is_damaged, err);
     if (rc == RC_OK) {
@@ -311,8 +413,7 @@ enum rc plan_make(struct plan *plan, const struct restore_request *request, stru
     plan_set_first_index(plan);
     struct cut_source source = {store, stop, &plan->generation->birth.id, &plan->manifest,
                                 &plan->run};
-    rc = plan_find_cut(plan, request, &source, chosen.has_limit ? &chosen.limit : NULL, failure,
-                       err);
+    rc = plan_find_cut(plan, request, &source, choose.limit, failure, err);
     if (rc == RC_OK) {
         plan_set_range(plan);
         rc = plan_look_at_newest(plan, store, stop, err);

@@ -48,10 +48,12 @@ struct plan {
 
 /* After RC_CORRUPT: what can be reached instead. */
 struct plan_failure {
-    bool needs_choice;        /* the text names the generations to choose from */
-    bool snapshot_is_damaged; /* with a larger `skip_snapshots` an older one may serve */
+    bool needs_choice; /* the text names the generations to choose from */
+    bool
+        snapshot_is_damaged; /* or behind a fork: with a larger `skip_snapshots` an older may serve */
     bool has_last_good;
     struct position last_good;
+    size_t last_good_end; /* it needs run.segments[first_index, this); they are not verified yet */
     bool has_damaged_index; /* an object of plan->run is damaged: what lies before may be good */
     size_t damaged_index;
 };

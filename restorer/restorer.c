@@ -109,15 +109,22 @@ static void restore_set_last_good(struct restore *restore, const struct generati
     restore->result->last_good_generation = *generation;
 }
 
-/* An object of the run is bad: checks what lies before it and names the last commit of that. */
-static void restore_name_last_good(struct restore *restore, size_t bad_index)
+/*
+ * An object of the run is bad: checks what lies before it and names the last commit of that; it is
+ * `planned` (may be NULL) where all of that is good.
+ */
+static void restore_name_last_good(struct restore *restore, size_t bad_index,
+                                   const struct position *planned)
 {
     const struct plan *plan = &restore->plan;
     struct position position;
+    size_t first_bad = bad_index;
     struct err err = ERR_INIT; /* the damage is what the caller reports */
-    enum rc rc = replay_find_first_bad(plan, restore->fetch, &bad_index, &err);
-    if (rc == RC_OK) {
-        rc = plan_last_commit_before(plan, restore->store, &restore->cancel, bad_index, &position,
+    enum rc rc = replay_find_first_bad(plan, restore->fetch, &first_bad, &err);
+    if (rc == RC_OK && planned != NULL && first_bad == bad_index) {
+        position = *planned;
+    } else if (rc == RC_OK) {
+        rc = plan_last_commit_before(plan, restore->store, &restore->cancel, first_bad, &position,
                                      &err);
     }
     if (rc == RC_OK) {
@@ -223,7 +230,7 @@ static enum rc restore_write_wal(struct restore *restore, struct apply *apply,
         restore_fill_result(restore);
         rc = RC_OK;
     } else if (rc == RC_CORRUPT) {
-        restore_name_last_good(restore, verdict.bad_index);
+        restore_name_last_good(restore, verdict.bad_index, NULL);
     }
     fetch_release_buffers(restore->fetch);
     return rc;
@@ -288,9 +295,9 @@ static enum rc restore_plan_once(struct restore *restore, size_t skip_snapshots,
     *snapshot_is_damaged = rc == RC_CORRUPT && failure.snapshot_is_damaged;
     restore->result->needs_choice = rc == RC_CORRUPT && failure.needs_choice;
     if (rc == RC_CORRUPT && failure.has_last_good) {
-        restore_set_last_good(restore, &restore->plan.generation->birth.id, failure.last_good);
+        restore_name_last_good(restore, failure.last_good_end, &failure.last_good);
     } else if (rc == RC_CORRUPT && failure.has_damaged_index) {
-        restore_name_last_good(restore, failure.damaged_index);
+        restore_name_last_good(restore, failure.damaged_index, NULL);
     }
     return rc;
 }

@@ -12,20 +12,14 @@ import os
 import random
 import struct
 import subprocess
-from datetime import datetime, timezone
 
 import pytest
 
 from harness.archive import BucketArchive, DirectoryArchive
 from harness.forge import BASE_UNIX_MS, Story, cut_anywhere, cut_at_commits, point_of
 from harness.process import clean_environment
-from harness.restoring import restore_argv, run_restore
+from harness.restoring import restore_argv, rfc3339, run_restore
 from harness.stage import Stage, as_somebody_else, big, lively, simple
-
-def rfc3339(unix_ms):
-    moment = datetime.fromtimestamp(unix_ms // 1000, timezone.utc)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{unix_ms % 1000:03d}Z"
-
 
 # ---- every commit, and nothing but commits ----
 

@@ -439,6 +439,7 @@ static void test_catalog_run__wal_that_was_reset_elsewhere(void **state)
     put(fixture, &fixture->same, 11, 20, 2);
     put_next(fixture, 1, 5, 1, 10); /* the lower term had reset the WAL after frame 10 */
     assert_run(fixture, "1-10/1 11-20/2", CATALOG_END_FORK, 1);
+    assert_hole(fixture, 1, 11); /* where they part, not where the other object begins */
 }
 
 static void test_catalog_run__next_wal_of_another_history(void **state)

@@ -4,6 +4,7 @@
 import json
 import re
 import subprocess
+from datetime import datetime, timezone
 from pathlib import Path
 
 from . import env
@@ -11,6 +12,11 @@ from .process import Process, clean_environment
 from .wait import LIMIT_S
 
 POSITION = re.compile(r"\b(\d{8}-[0-9a-f]{16})/0*(\d+)/0*(\d+)\b")
+
+
+def rfc3339(unix_ms):
+    moment = datetime.fromtimestamp(unix_ms // 1000, timezone.utc)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{unix_ms % 1000:03d}Z"
 
 
 class Restored:
