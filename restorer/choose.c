@@ -223,8 +223,8 @@ static enum rc choose_lost_attempt(void *arg, struct err *err)
 }
 
 /* RC_CORRUPT when the generation, which holds no complete snapshot, says itself that it held one. */
-static enum rc choose_check_lost(const struct choose_source *source, const struct generation_id *id,
-                                 struct err *err)
+static enum rc choose_check_snapshot_lost(const struct choose_source *source,
+                                          const struct generation_id *id, struct err *err)
 {
     struct choose_lost_call call = {.source = source, .id = id};
     enum rc rc = fetch_retry(source->stop, choose_lost_attempt, &call, err);
@@ -253,7 +253,7 @@ static enum rc choose_given(const struct choose_source *source, struct choose_re
     result->generation = catalog_find(source->catalog, id);
     rc = choose_load(source, result->generation, err);
     if (rc == RC_OK && catalog_latest_snapshot(result->generation, NULL) == NULL) {
-        rc = is_known ? choose_check_lost(source, id, err) : RC_OK;
+        rc = is_known ? choose_check_snapshot_lost(source, id, err) : RC_OK;
         if (rc != RC_OK) {
             return rc;
         }
@@ -347,7 +347,7 @@ static enum rc choose_check_newer(const struct choose_source *source,
         if (one == found) {
             return RC_OK;
         }
-        rc = choose_check_lost(source, &one->birth.id, err);
+        rc = choose_check_snapshot_lost(source, &one->birth.id, err);
     }
     if (rc == RC_CORRUPT && found != NULL) {
         result->needs_choice = true;
