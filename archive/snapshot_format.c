@@ -15,6 +15,16 @@
 /* More than zstd can make of a part's content (its bound adds less than one byte in 200). */
 #define PART_OBJECT_BYTES_MAX (SNAPSHOT_PART_CONTENT_BYTES_MAX + (1u << 20))
 #define TAG_RANDOM_BYTES 4
+/* An entry has 161 bytes as we write it, the fields around them 500: the rest is room for more keys. */
+#define JSON_BYTES_BASE ((size_t)64 << 10)
+#define JSON_BYTES_PER_PART ((size_t)1 << 10)
+
+size_t snapshot_json_bytes_max(uint32_t listed_part_count)
+{
+    const size_t most = (SNAPSHOT_JSON_BYTES_MAX - JSON_BYTES_BASE) / JSON_BYTES_PER_PART;
+    return listed_part_count < most ? JSON_BYTES_BASE + JSON_BYTES_PER_PART * listed_part_count
+                                    : SNAPSHOT_JSON_BYTES_MAX;
+}
 
 void snapshot_manifest_init(struct snapshot_manifest *manifest)
 {

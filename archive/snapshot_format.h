@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "base/hash.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define SNAPSHOT_PART_CONTENT_BYTES_MAX (16u << 20)
@@ -38,6 +39,12 @@ struct snapshot_manifest {
     uint32_t part_count;
     struct snapshot_part *parts; /* owned */
 };
+
+/*
+ * The most bytes that the complete.json of a snapshot has of which so many parts were listed. All were
+ * put before it, so no reader needs more; and read as JSON it takes some 20 times its bytes.
+ */
+size_t snapshot_json_bytes_max(uint32_t listed_part_count);
 
 void snapshot_manifest_init(struct snapshot_manifest *manifest);
 void snapshot_manifest_deinit(struct snapshot_manifest *manifest);

@@ -156,7 +156,7 @@ static enum rc start_read_snapshot(struct start_case *c, const struct catalog_sn
     memcpy(name.tag, snapshot->tag, sizeof name.tag);
     object_key_format(&name, key);
     snapshot_manifest_init(&manifest);
-    buf_init(&json, SNAPSHOT_JSON_BYTES_MAX);
+    buf_init(&json, snapshot_json_bytes_max(snapshot->part_count));
     enum rc rc = store_get_buf(c->input->store, key, &json, err);
     if (rc == RC_OK) {
         rc = snapshot_manifest_decode(json.data, json.size, &manifest, err);
@@ -164,7 +164,8 @@ static enum rc start_read_snapshot(struct start_case *c, const struct catalog_sn
     begin->snapshot_unix_ms = rc == RC_OK ? manifest.unix_ms : 0;
     snapshot_manifest_deinit(&manifest);
     buf_deinit(&json);
-    return rc == RC_CORRUPT ? RC_OK : rc; /* a damaged manifest makes a new snapshot due, no more */
+    /* a damaged manifest, or one that is too long, makes a new snapshot due, no more */
+    return rc == RC_CORRUPT || rc == RC_LIMIT ? RC_OK : rc;
 }
 
 enum rc start_fill_begin(struct start_case *c, struct err *err)

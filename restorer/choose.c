@@ -109,7 +109,7 @@ enum rc choose_read_manifest(const struct choose_source *source,
     struct choose_manifest_call call = {source, generation, snapshot, name, .manifest = manifest};
     memcpy(key.tag, snapshot->tag, sizeof key.tag);
     object_key_format(&key, name);
-    buf_init(&call.json, SNAPSHOT_JSON_BYTES_MAX);
+    buf_init(&call.json, snapshot_json_bytes_max(snapshot->part_count));
     enum rc rc = fetch_retry(source->stop, choose_manifest_attempt, &call, err);
     buf_deinit(&call.json);
     return rc;

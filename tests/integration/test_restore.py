@@ -347,6 +347,20 @@ def test_restore__spoiled_snapshot_an_older_one_serves(stage):
         stage.forge.put(name, data)
 
 
+def test_restore__a_manifest_longer_than_its_parts_need(stage):
+    """Nobody reads it as JSON, which takes some 20 times its bytes: an older snapshot serves."""
+    story, generation = simple(stage)
+    base = story.commits[6]
+    folder = generation.snapshot(base.data, point_of(story, base), base.unix_ms, part_bytes=8192)
+    parts = len([key for key in stage.archive.keys() if key.startswith(f"{folder}/part-")])
+    limit = (64 + parts) << 10
+    good = stage.archive.get(f"{folder}/complete.json")
+    for count, read in ((limit, True), (limit + 1, False)):
+        stage.forge.put(f"{folder}/complete.json", good.ljust(count))
+        result = stage.gives(story.commits[-1], "--to-latest")
+        assert ("complete.json is larger than" in result.stderr) != read, result.describe()
+
+
 def test_restore__objects_that_lie(stage):
     """Well-formed objects, their hashes right, that belong to another history."""
     story = lively(stage.story(), random.Random(6), 9).end()

@@ -236,11 +236,26 @@ static void test_snapshot_format__many_parts_round_trip(void **state)
     }
     manifest.database_pages = count + 1;
     check_ok(snapshot_manifest_encode(&manifest, &json, &err));
+    assert_true(json.size < snapshot_json_bytes_max(count));
     check_ok(snapshot_manifest_decode(json.data, json.size, &manifest, &err));
     assert_int_equal(manifest.part_count, count);
     for (uint32_t i = 2; i < count; i++) {
         assert_int_equal(manifest.parts[i].object_bytes, i);
     }
+}
+
+static void test_snapshot_format__a_limit_for_the_parts_there_are(void **state)
+{
+    (void)state;
+    const uint32_t counts[] = {0, 1, 1000, 262080, 262081, SNAPSHOT_PARTS_MAX, UINT32_MAX};
+    size_t before = 0;
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        size_t limit = snapshot_json_bytes_max(counts[i]);
+        assert_in_range(limit, before, SNAPSHOT_JSON_BYTES_MAX);
+        before = limit;
+    }
+    assert_int_equal(snapshot_json_bytes_max(1), 65 << 10);
+    assert_int_equal(before, SNAPSHOT_JSON_BYTES_MAX);
 }
 
 static void test_snapshot_format__names_its_objects(void **state)
@@ -270,6 +285,7 @@ int main(void)
         TEST(test_snapshot_format__every_prefix_and_flip_is_safe),
         TEST(test_snapshot_format__writer_is_held_to_the_rules),
         TEST(test_snapshot_format__many_parts_round_trip),
+        TEST(test_snapshot_format__a_limit_for_the_parts_there_are),
         TEST(test_snapshot_format__names_its_objects),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -103,13 +103,28 @@ static void put_claim(uint32_t term, const char *tag)
     buf_deinit(&json);
 }
 
+<<<<<<< HEAD
 static void put_snapshot(const char *id)
+=======
+/* A generation with a complete snapshot at (1, 0), or what is in its manifest's place. */
+static void put_generation_with(const char *id, const void *manifest, size_t count)
+>>>>>>> ea3ecc5 (archive: a manifest is at most as long as its listed parts need)
 {
     const struct object_key key = {.kind = OBJECT_SNAPSHOT_COMPLETE,
                                    .generation = id_of(id),
                                    .position = {1, 0},
                                    .tag = "0badcafe"};
+<<<<<<< HEAD
     start_scene_put(&key, "{}", 2);
+=======
+    put_birth(id);
+    start_scene_put(&key, manifest, count);
+}
+
+static void put_generation(const char *id)
+{
+    put_generation_with(id, "{}", 2);
+>>>>>>> ea3ecc5 (archive: a manifest is at most as long as its listed parts need)
 }
 
 /* A generation with a complete snapshot at (1, 0). */
@@ -588,6 +603,21 @@ static void test_start__row_15_continues(void **state)
     assert_int_equal(scene.plan.generation_number_next, 4);
 }
 
+/* Longer than the manifest of so few parts can be: a new snapshot is due, no more. */
+static void test_start__row_15_a_manifest_that_is_too_long(void **state)
+{
+    (void)state;
+    static char manifest[(64u << 10) + 1];
+    memset(manifest, ' ', sizeof manifest);
+    put_generation_with(OURS, manifest, sizeof manifest);
+    database_is_there();
+    note_ours();
+    put_claim(2, TAG);
+    decide(START_SERVE, 15);
+    assert_true(scene.plan.begin.has_snapshot);
+    assert_int_equal(scene.plan.begin.snapshot_unix_ms, 0);
+}
+
 /* A birth that was put right before a crash: the record catches up. One that was not is given up. */
 static void test_start__row_15_a_birth_that_was_noted(void **state)
 {
@@ -672,6 +702,7 @@ int main(void)
         CASE(test_start__row_14_the_store_lost_objects),
         CASE(test_start__row_14_the_generation_is_gone),
         CASE(test_start__row_15_continues),
+        CASE(test_start__row_15_a_manifest_that_is_too_long),
         CASE(test_start__row_15_a_birth_that_was_noted),
         CASE(test_start__row_16_the_file_was_touched),
         CASE(test_start__row_17_not_replicated_since),
