@@ -11,15 +11,18 @@
 
 #include "base/clk.h"
 #include "base/fsio.h"
+#include "replicator/snapshot_pack.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define WAIT_MS 30000
 #define FIRST_START 4 /* rows of the start table */
 #define UNREACHABLE 11
 #define CONTINUES 15
+#define PAGE_BYTES 4096
 #define ROWS_OF_A_CHECKPOINT 2000 /* of 4000 bytes: more than the 4 MiB past which one is made */
 #define ROWS_OF_A_FREEZE                                                                           \
     5000 /* of 4000 bytes: more than the 16 MiB past which the WAL begins anew */
@@ -342,6 +345,106 @@ static void test_lead__goes_on_inside_a_large_transaction(void **state)
     assert_false(lead->segmenter.inside_transaction);
 }
 
+/* One byte of the frame's page, in its middle. */
+static void spoil_frame(uint32_t frame_no)
+{
+    int fd = open(scene.sidecar.wal, O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    off_t at = (off_t)wal_frame_offset(PAGE_BYTES, frame_no + 1) - PAGE_BYTES / 2;
+    assert_int_equal(pwrite(fd, "\xa5", 1, at), 1);
+    assert_int_equal(close(fd), 0);
+}
+
+/* ---- a packed snapshot ---- */
+
+static bool a_snapshot_is_packed(const struct generation_id *generation)
+{
+    struct snapshot_manifest manifest;
+    bool found = false;
+    snapshot_manifest_init(&manifest);
+    check_ok(snapshot_pack_find(scene.sidecar.snapshot, generation, &manifest, &found, &err));
+    snapshot_manifest_deinit(&manifest);
+    return found;
+}
+
+/* A lead has packed a snapshot behind what is spooled; the store does not answer, and the lead dies. */
+static struct generation_id die_with_a_packed_snapshot(struct wal_point *spooled)
+{
+    begin(FIRST_START);
+    connect_app();
+    insert(10, 3000);
+    check_ok(lead_pass(lead, &err));
+    check_ok(lead_cut(lead, &err));
+    ship();
+    *spooled = lead->segmenter.link;
+    assert_int_equal(rename(scene.config.store.dir, scratch_path(&scene.scratch, "away")), 0);
+    insert(10, 3000);
+    check_ok(lead_begin_snapshot(lead, &err));
+    struct generation_id generation = lead->generation;
+    int64_t until = clk_monotonic_ms() + WAIT_MS;
+    while (!a_snapshot_is_packed(&generation) && clk_monotonic_ms() < until) {
+        clk_pause_ms(2);
+    }
+    die();
+    assert_true(a_snapshot_is_packed(&generation));
+    assert_int_equal(rename(scratch_path(&scene.scratch, "away"), scene.config.store.dir), 0);
+    return generation;
+}
+
+/* The power fails: behind what was spooled a page of the -wal never came to the disk, later ones did. */
+static void lose_the_wal_behind(const struct wal_point *point)
+{
+    char shm[FSIO_PATH_BYTES];
+    assert_int_equal(sqlite3_db_config(app, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(app), SQLITE_OK);
+    app = NULL;
+    (void)snprintf(shm, sizeof shm, "%.4000s-shm", scene.sidecar.database);
+    (void)unlink(shm);
+    spoil_frame(point->position.frame_no + 1);
+}
+
+static void test_lead__a_packed_snapshot_on_the_chain_is_resumed(void **state)
+{
+    (void)state;
+    struct wal_point spooled;
+    int64_t failed_ms;
+    struct generation_id generation = die_with_a_packed_snapshot(&spooled);
+    begin(CONTINUES);
+    assert_true(generation_id_equal(&lead->generation, &generation));
+    assert_true(snapshotter_is_busy(lead->snapshotter, &failed_ms));
+}
+
+static void check_dropped(const struct generation_id *generation)
+{
+    int64_t failed_ms;
+    assert_true(generation_id_equal(&lead->generation, generation));
+    assert_false(snapshotter_is_busy(lead->snapshotter, &failed_ms));
+    assert_false(a_snapshot_is_packed(generation));
+}
+
+static void test_lead__a_packed_snapshot_of_lost_frames_is_dropped(void **state)
+{
+    (void)state;
+    struct wal_point spooled;
+    struct generation_id generation = die_with_a_packed_snapshot(&spooled);
+    lose_the_wal_behind(&spooled);
+    begin(CONTINUES);
+    check_dropped(&generation);
+}
+
+/* Somebody wrote before we came: the numbers are there again, the frames are not. */
+static void test_lead__a_packed_snapshot_of_overwritten_frames_is_dropped(void **state)
+{
+    (void)state;
+    struct wal_point spooled;
+    struct generation_id generation = die_with_a_packed_snapshot(&spooled);
+    lose_the_wal_behind(&spooled);
+    connect_app();
+    insert(40, 3500);
+    begin(CONTINUES);
+    check_dropped(&generation);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -362,6 +465,12 @@ int main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_lead__goes_on_inside_a_large_transaction, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_lead__a_packed_snapshot_on_the_chain_is_resumed, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_lead__a_packed_snapshot_of_lost_frames_is_dropped,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_lead__a_packed_snapshot_of_overwritten_frames_is_dropped, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
