@@ -202,12 +202,17 @@ static bool lead_wal_fits_spool(const struct lead *lead)
     return (int64_t)lead->seen.mx_frame * frame_bytes <= lead->context->config->spool_bytes_max / 2;
 }
 
+bool lead_has_fresh_wal(const struct lead *lead)
+{
+    return lead->capture == CAPTURE_BAD_FRAME && lead->wal_resets > 0 &&
+           !wal_salts_equal(lead->seen.salts, lead->follower.salts);
+}
+
 enum rc lead_resume_capture(struct lead *lead, const struct shipper_view *view, struct err *err)
 {
     bool outage = lead->capture == CAPTURE_OUTAGE && view->spool_segments == 0 &&
                   view->store_state == STORE_OK && view->open_for_segments;
-    bool fresh = lead->capture == CAPTURE_BAD_FRAME && lead->wal_resets > 0 &&
-                 !wal_salts_equal(lead->seen.salts, lead->follower.salts);
+    bool fresh = lead_has_fresh_wal(lead);
     if (outage && !lead_wal_fits_spool(lead)) {
         lead->wants_fresh_wal = true; /* and then this is looked at again */
         outage = false;
