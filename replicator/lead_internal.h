@@ -65,8 +65,10 @@ struct lead {
     uint64_t database_inode;
     bool wants_fresh_wal; /* the WAL is too large for a generation to begin with: freeze */
     bool marker_pending;  /* restored.json goes when the birth is put */
-    char alarm[512];      /* "" = none */
-    bool snapshot_failed; /* and alarm says why */
+    /* What a person should know, "" = nothing: each has its own end, and the first of them is told. */
+    char trouble[512];        /* the last round could not do its work */
+    char alarm[512];          /* frames are not captured, or how this lead began */
+    char snapshot_alarm[512]; /* no snapshot comes into the archive */
 
     uint64_t generations_begun;
     uint64_t wal_resets;
@@ -87,7 +89,10 @@ void lead_publish(struct lead *lead, const struct shipper_view *view);
 /* A bad frame was met, and the WAL has begun anew since: the next generation can begin. */
 bool lead_has_fresh_wal(const struct lead *lead);
 
-/* A new generation after an outage or a bad frame, as soon as the old chain is shipped / the WAL is fresh; else nothing. */
+/*
+ * A new generation after an outage or a bad frame, as soon as the old chain is shipped / the WAL is fresh; else
+ * nothing. RC_CORRUPT: it could not begin, and how far it got only a start can tell: the lead must start over.
+ */
 RC_MUST_CHECK enum rc lead_resume_capture(struct lead *lead, const struct shipper_view *view,
                                           struct err *err);
 

@@ -464,6 +464,36 @@ static void test_lead__no_snapshot_begins_behind_a_bad_frame(void **state)
     assert_false(lead->connections.holds_write);
 }
 
+/* ---- an outage's end ---- */
+
+/* The next generation cannot be noted: whatever of it was noted and queued, the lead starts over. */
+static void test_lead__a_resumption_that_fails_starts_over(void **state)
+{
+    (void)state;
+    struct shipper_view view;
+    begin(FIRST_START);
+    connect_app();
+    insert(10, 3000);
+    check_ok(lead_pass(lead, &err));
+    check_ok(lead_cut(lead, &err));
+    ship();
+    struct generation_id before = lead->generation;
+    lead->capture = CAPTURE_OUTAGE;
+    insert(10, 3000);
+    check_ok(lead_pass(lead, &err));
+    char *database = scene.sidecar.database;
+    size_t count = strlen(database);
+    (void)snprintf(database + count, FSIO_PATH_BYTES - count, "/x");
+    shipper_get_view(lead->shipper, &view);
+    check_fails(RC_CORRUPT, lead_resume_capture(lead, &view, &err));
+    database[count] = '\0';
+    die();
+
+    begin(CONTINUES); /* nothing was noted, and the WAL has what nobody captured */
+    assert_true(generation_id_equal(&lead->generation, &before));
+    assert_int_equal(lead->follower.end.position.frame_no, wal_now().mx_frame);
+}
+
 /* ---- a packed snapshot ---- */
 
 static bool a_snapshot_is_packed(const struct generation_id *generation)
@@ -580,6 +610,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lead__a_pass_over_a_backfilled_wal_meets_a_bad_frame,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_lead__no_snapshot_begins_behind_a_bad_frame, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_lead__a_resumption_that_fails_starts_over, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_lead__a_packed_snapshot_on_the_chain_is_resumed, setup,
                                         teardown),
