@@ -66,6 +66,21 @@ static void lead_fill_lag(const struct lead *lead, const struct shipper_view *vi
     status->lag_bytes = waiting * frame_bytes + (int64_t)view->unarchived_bytes;
 }
 
+static void lead_fill_reason(const struct lead *lead, const struct shipper_view *view,
+                             struct replicator_status *status)
+{
+    const char *alarm = lead->trouble[0] != '\0' ? lead->trouble
+                        : lead->alarm[0] != '\0' ? lead->alarm
+                                                 : lead->snapshot_alarm;
+    status->alarm = alarm[0] != '\0' || view->store_state == STORE_DOWN;
+    if (alarm[0] != '\0') {
+        (void)snprintf(status->reason, sizeof status->reason, "%s", alarm);
+    } else if (view->store_state == STORE_DOWN) {
+        (void)snprintf(status->reason, sizeof status->reason, "the store does not answer: %.200s",
+                       view->store_error);
+    }
+}
+
 void lead_publish(struct lead *lead, const struct shipper_view *view)
 {
     const struct lead_context *x = lead->context;
@@ -77,13 +92,7 @@ void lead_publish(struct lead *lead, const struct shipper_view *view)
         lead_fill_lag(lead, view, &status);
     }
     (void)snprintf(status.store_url, sizeof status.store_url, "%s", x->config->store.url);
-    status.alarm = lead->alarm[0] != '\0' || view->store_state == STORE_DOWN;
-    if (lead->alarm[0] != '\0') {
-        (void)snprintf(status.reason, sizeof status.reason, "%s", lead->alarm);
-    } else if (view->store_state == STORE_DOWN) {
-        (void)snprintf(status.reason, sizeof status.reason, "the store does not answer: %.200s",
-                       view->store_error);
-    }
+    lead_fill_reason(lead, view, &status);
     status.generations_begun = lead->generations_begun;
     status.wal_resets = lead->wal_resets;
     status.checkpoints = lead->checkpoints;
@@ -169,19 +178,15 @@ static enum rc lead_consider_snapshot(struct lead *lead, const struct shipper_vi
     if (snapshotter_is_busy(lead->snapshotter, &failed_ms)) {
         char trouble[ERR_TEXT_BYTES];
         if (snapshotter_is_in_trouble(lead->snapshotter, trouble)) {
-            (void)snprintf(lead->alarm, sizeof lead->alarm,
+            (void)snprintf(lead->snapshot_alarm, sizeof lead->snapshot_alarm,
                            "no snapshot gets into the archive: %.440s", trouble);
-            lead->snapshot_failed = true;
         }
         return RC_OK;
     }
+    lead->snapshot_alarm[0] = '\0';
     if (failed_ms != 0) {
-        (void)snprintf(lead->alarm, sizeof lead->alarm, "no snapshot can be made: %.440s",
-                       snapshotter_failure(lead->snapshotter));
-        lead->snapshot_failed = true;
-    } else if (lead->snapshot_failed) {
-        lead->snapshot_failed = false;
-        lead->alarm[0] = '\0';
+        (void)snprintf(lead->snapshot_alarm, sizeof lead->snapshot_alarm,
+                       "no snapshot can be made: %.440s", snapshotter_failure(lead->snapshotter));
     }
     if (lead->capture != CAPTURE_ON || !lead->verified ||
         (failed_ms != 0 && clk_monotonic_ms() - failed_ms < SNAPSHOT_RETRY_MS) ||
@@ -202,12 +207,17 @@ static bool lead_wal_fits_spool(const struct lead *lead)
     return (int64_t)lead->seen.mx_frame * frame_bytes <= lead->context->config->spool_bytes_max / 2;
 }
 
+bool lead_has_fresh_wal(const struct lead *lead)
+{
+    return lead->capture == CAPTURE_BAD_FRAME && lead->wal_resets > 0 &&
+           !wal_salts_equal(lead->seen.salts, lead->follower.salts);
+}
+
 enum rc lead_resume_capture(struct lead *lead, const struct shipper_view *view, struct err *err)
 {
     bool outage = lead->capture == CAPTURE_OUTAGE && view->spool_segments == 0 &&
                   view->store_state == STORE_OK && view->open_for_segments;
-    bool fresh = lead->capture == CAPTURE_BAD_FRAME && lead->wal_resets > 0 &&
-                 !wal_salts_equal(lead->seen.salts, lead->follower.salts);
+    bool fresh = lead_has_fresh_wal(lead);
     if (outage && !lead_wal_fits_spool(lead)) {
         lead->wants_fresh_wal = true; /* and then this is looked at again */
         outage = false;
@@ -223,10 +233,13 @@ enum rc lead_resume_capture(struct lead *lead, const struct shipper_view *view, 
                                        outage ? "the spool was full during an outage of the store"
                                               : "a foreign program wrote a bad WAL frame",
                                        &parent, &parent_point, &header, err);
-    if (rc == RC_OK) {
-        lead->alarm[0] = '\0';
+    if (rc != RC_OK) {
+        char why[ERR_TEXT_BYTES];
+        memcpy(why, err->text, sizeof why);
+        return err_set(err, RC_CORRUPT, "the next generation could not begin: %.440s", why);
     }
-    return rc;
+    lead->alarm[0] = '\0';
+    return RC_OK;
 }
 
 /*
@@ -344,10 +357,11 @@ static bool lead_verdict(struct lead *lead, char *reason, size_t reason_bytes)
 static void lead_note_trouble(struct lead *lead, const struct err *err)
 {
     int64_t now = clk_monotonic_ms();
-    (void)snprintf(lead->alarm, sizeof lead->alarm, "replication is held up: %.440s", err->text);
+    (void)snprintf(lead->trouble, sizeof lead->trouble, "replication is held up: %.440s",
+                   err->text);
     if (now - lead->trouble_logged_ms >= LEAD_TROUBLE_LOG_MS) {
         lead->trouble_logged_ms = now;
-        log_error("leader", "%s", lead->alarm);
+        log_error("leader", "%s", lead->trouble);
     }
 }
 
@@ -386,7 +400,6 @@ static enum rc lead_round(struct lead *lead, int64_t *sleep_ms, bool *for_commit
 static enum lead_end lead_loop(struct lead *lead, char *reason, size_t reason_bytes)
 {
     struct err err = ERR_INIT;
-    bool in_trouble = false;
     while (stop_level(lead->context->stop) == STOP_NONE) {
         struct state_seen seen = state_seen(lead->context->state);
         int64_t sleep_ms = LEAD_POLL_MS;
@@ -398,12 +411,10 @@ static enum lead_end lead_loop(struct lead *lead, char *reason, size_t reason_by
         }
         if (rc != RC_OK && rc != RC_STOPPED) {
             lead_note_trouble(lead, &err);
-            in_trouble = true;
             sleep_ms = LEAD_TROUBLE_PAUSE_MS;
             for_commits = false;
-        } else if (in_trouble) {
-            in_trouble = false;
-            lead->alarm[0] = '\0';
+        } else if (lead->trouble[0] != '\0') {
+            lead->trouble[0] = '\0';
             log_info("leader", "the trouble is over");
         }
         if (lead_verdict(lead, reason, reason_bytes)) {

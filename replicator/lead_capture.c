@@ -83,6 +83,22 @@ int64_t lead_unix_ms(struct lead *lead)
     return lead->last_unix_ms;
 }
 
+/* A commit frame's bytes do not fit its checksum: it is never shipped (SQLite's spill bug, or damage). */
+static enum rc lead_meet_bad_frame(struct lead *lead, struct err *err)
+{
+    struct err file_err;
+    if (wal_follower_check_file(&lead->follower, &file_err) != RC_OK) {
+        return err_set(err, RC_CORRUPT, "%s", file_err.text);
+    }
+    log_error("leader", "a bad frame in the WAL, it is not shipped: %s", err->text);
+    segmenter_drop_open_transaction(&lead->segmenter);
+    (void)snprintf(lead->alarm, sizeof lead->alarm,
+                   "a foreign program wrote a bad WAL frame; a new generation begins: %.400s",
+                   err->text);
+    lead->capture = CAPTURE_BAD_FRAME;
+    return lead_cut(lead, err);
+}
+
 enum rc lead_capture_to(struct lead *lead, const struct wal_index_header *header, struct err *err)
 {
     struct state_live *live = lead->context->state->live;
@@ -98,7 +114,7 @@ enum rc lead_capture_to(struct lead *lead, const struct wal_index_header *header
     if (rc == RC_OK) {
         segmenter_end_pass(&lead->segmenter);
     }
-    return rc;
+    return rc == RC_CORRUPT ? lead_meet_bad_frame(lead, err) : rc;
 }
 
 enum rc lead_swap_readers(struct lead *lead, struct err *err)
@@ -110,22 +126,6 @@ enum rc lead_swap_readers(struct lead *lead, struct err *err)
         c->current = 1 - c->current;
     }
     return rc;
-}
-
-/* A commit frame's bytes do not fit its checksum: it is never shipped (SQLite's spill bug, or damage). */
-static enum rc lead_meet_bad_frame(struct lead *lead, struct err *err)
-{
-    struct err file_err;
-    if (wal_follower_check_file(&lead->follower, &file_err) != RC_OK) {
-        return err_set(err, RC_CORRUPT, "%s", file_err.text);
-    }
-    log_error("leader", "a bad frame in the WAL, it is not shipped: %s", err->text);
-    segmenter_drop_open_transaction(&lead->segmenter);
-    (void)snprintf(lead->alarm, sizeof lead->alarm,
-                   "a foreign program wrote a bad WAL frame; a new generation begins: %.400s",
-                   err->text);
-    lead->capture = CAPTURE_BAD_FRAME;
-    return lead_cut(lead, err);
 }
 
 /* Does the header go on from what was seen? RC_CORRUPT says why not. */
@@ -186,9 +186,6 @@ enum rc lead_pass(struct lead *lead, struct err *err)
     rc = wal_index_read(&c->index, &header, err);
     if (rc == RC_OK) {
         rc = lead_capture_to(lead, &header, err);
-    }
-    if (rc == RC_CORRUPT && lead->capture == CAPTURE_ON) {
-        rc = lead_meet_bad_frame(lead, err);
     }
     if (rc != RC_OK) { /* the old transaction still protects what was not captured */
         lead_reader_end(&c->readers[1 - c->current]);

@@ -363,6 +363,10 @@ enum rc lead_begin_snapshot(struct lead *lead, struct err *err)
         goto done;
     }
     rc = lead_pass(lead, err);
+    if (rc == RC_OK && lead->capture != CAPTURE_ON) {
+        rc = err_set(err, RC_BUSY,
+                     "a bad frame lies between the chain and what a snapshot would see");
+    }
     if (rc == RC_OK) {
         rc = lead_begin_read(source, err);
     }

@@ -10,6 +10,7 @@
 
 #define LEAD_SIBLING_MS 500 /* a waiter seen within that time is alive */
 #define LEAD_HANDOVER_MS 1000
+#define LEAD_FREEZE_TRY_MS 10
 
 static bool lead_sibling_waits(const struct lead *lead)
 {
@@ -34,6 +35,24 @@ static void lead_hand_over(struct lead *lead)
     }
     log_info("leader", "handed over  successor=%s",
              atomic_load(&live->begun_lead) > mine ? "leads" : "has not begun");
+}
+
+/*
+ * A bad frame was met: SQLite's recovery, at the next start, would drop it and every commit behind it. The
+ * WAL begins anew first, as the loop would have had it; the store has no part in that.
+ */
+static void lead_leave_bad_wal(struct lead *lead, int64_t deadline_ms)
+{
+    struct err err = ERR_INIT;
+    enum rc rc = RC_OK;
+    while (rc == RC_OK && !lead_has_fresh_wal(lead) && clk_monotonic_ms() < deadline_ms &&
+           !stop_wait_ms(lead->context->stop, STOP_NOW, LEAD_FREEZE_TRY_MS)) {
+        rc = lead_maintain(lead, &err);
+    }
+    if (!lead_has_fresh_wal(lead)) {
+        log_error("leader", "the WAL could not begin anew behind a bad frame: %s",
+                  rc != RC_OK ? err.text : "a reader holds it");
+    }
 }
 
 /*
@@ -62,8 +81,11 @@ static enum rc lead_ship_rest(struct lead *lead, struct err *err)
 {
     int64_t deadline = clk_monotonic_ms() + lead->context->config->stop_timeout_ms;
     int64_t failed_ms;
-    enum rc rc = shipper_drain(lead->shipper, lead->context->stop,
-                               lead->context->config->stop_timeout_ms, err);
+    if (lead->capture == CAPTURE_BAD_FRAME) {
+        lead_leave_bad_wal(lead, deadline);
+    }
+    enum rc rc =
+        shipper_drain(lead->shipper, lead->context->stop, deadline - clk_monotonic_ms(), err);
     if (rc == RC_OK && lead->capture != CAPTURE_ON) {
         rc = lead_ship_uncaptured(lead, deadline, err);
     }

@@ -65,8 +65,10 @@ struct lead {
     uint64_t database_inode;
     bool wants_fresh_wal; /* the WAL is too large for a generation to begin with: freeze */
     bool marker_pending;  /* restored.json goes when the birth is put */
-    char alarm[512];      /* "" = none */
-    bool snapshot_failed; /* and alarm says why */
+    /* What a person should know, "" = nothing: each has its own end, and the first of them is told. */
+    char trouble[512];        /* the last round could not do its work */
+    char alarm[512];          /* frames are not captured, or how this lead began */
+    char snapshot_alarm[512]; /* no snapshot comes into the archive */
 
     uint64_t generations_begun;
     uint64_t wal_resets;
@@ -84,7 +86,13 @@ void lead_destroy(struct lead *lead);
 /* Publishes the status, as the view and the lead have it now. */
 void lead_publish(struct lead *lead, const struct shipper_view *view);
 
-/* A new generation after an outage or a bad frame, as soon as the old chain is shipped / the WAL is fresh; else nothing. */
+/* A bad frame was met, and the WAL has begun anew since: the next generation can begin. */
+bool lead_has_fresh_wal(const struct lead *lead);
+
+/*
+ * A new generation after an outage or a bad frame, as soon as the old chain is shipped / the WAL is fresh; else
+ * nothing. RC_CORRUPT: it could not begin, and how far it got only a start can tell: the lead must start over.
+ */
 RC_MUST_CHECK enum rc lead_resume_capture(struct lead *lead, const struct shipper_view *view,
                                           struct err *err);
 
@@ -108,7 +116,7 @@ segmenter_emit_fn lead_emit;
 
 /*
  * One pass: looks at the wal-index; where there is something new opens the other reader, captures up
- * to it, ends the old one. RC_CORRUPT: continuity is lost (or a frame is bad: lead->capture says so).
+ * to it, ends the old one. RC_CORRUPT: continuity is lost. A bad frame: as lead_capture_to.
  * RC_BUSY, RC_IO: nothing lost, come back.
  */
 RC_MUST_CHECK enum rc lead_pass(struct lead *lead, struct err *err);
@@ -116,7 +124,11 @@ RC_MUST_CHECK enum rc lead_pass(struct lead *lead, struct err *err);
 /* Now, or the archive's last time where the clock was set back: its times never go back. */
 int64_t lead_unix_ms(struct lead *lead);
 
-/* Captures to `header` under whatever protects the frames now, without touching transactions. */
+/*
+ * Captures to `header` under whatever protects the frames now, without touching transactions. A bad frame
+ * is no error, whoever meets it: lead->capture says so, the good ones in front of it are cut, and the loop
+ * goes on to a fresh WAL. RC_CORRUPT: the -wal is another file now.
+ */
 RC_MUST_CHECK enum rc lead_capture_to(struct lead *lead, const struct wal_index_header *header,
                                       struct err *err);
 

@@ -111,16 +111,22 @@ bool snapshotter_holds_transaction(struct snapshotter *s)
     return atomic_load(&s->holds_transaction);
 }
 
+/* What is packed or copied goes: no next start must find it. */
+static void snapshot_drop(const struct snapshotter *s)
+{
+    struct err err;
+    if (fsio_remove_tree(s->sidecar->snapshot, &err) != RC_OK) {
+        log_warn("snapshot", "%s", err.text);
+    }
+}
+
 void snapshotter_abandon(struct snapshotter *s)
 {
     stop_raise(&s->stop, STOP_NOW);
     snapshot_join(s);
     stop_deinit(&s->stop);
     stop_init(&s->stop);
-    struct err err;
-    if (fsio_remove_tree(s->sidecar->snapshot, &err) != RC_OK) {
-        log_warn("snapshot", "%s", err.text);
-    }
+    snapshot_drop(s);
 }
 
 /* ---- copy ---- */
@@ -218,15 +224,22 @@ static void snapshot_begin_manifest(struct snapshotter *s)
 
 /* ---- upload ---- */
 
-/* Waits until the confirmed run covers the snapshot's position (or only until its birth is put). */
+/*
+ * Waits until the confirmed run covers the snapshot's position (or only until its birth is put). RC_CORRUPT:
+ * what the run has there is of another history.
+ */
 static enum rc snapshot_wait_confirmed(struct snapshotter *s, bool whole, struct err *err)
 {
     for (;;) {
         struct shipper_view view;
         shipper_get_view(s->shipper, &view);
         bool ours = generation_id_equal(&view.generation, &s->manifest.generation);
-        if (ours && (!whole ||
-                     position_compare(view.confirmed.position, s->manifest.point.position) >= 0)) {
+        int order = position_compare(view.confirmed.position, s->manifest.point.position);
+        if (ours && whole && order == 0 && !wal_point_equal(view.confirmed, s->manifest.point)) {
+            return err_set(err, RC_CORRUPT,
+                           "the archive has another history at the snapshot's position");
+        }
+        if (ours && (!whole || order >= 0)) {
             return RC_OK;
         }
         if (stop_wait_ms(&s->stop, STOP_SOON, SNAPSHOT_WAIT_MS)) {
@@ -328,6 +341,9 @@ static enum rc snapshot_upload(struct snapshotter *s, struct err *err)
                                   s->manifest.unix_ms, snapshot_stored_bytes(&s->manifest));
         rc = fsio_remove_tree(s->sidecar->snapshot, err);
     }
+    if (rc == RC_CORRUPT) {
+        snapshot_drop(s);
+    }
     store_close(store);
     return rc;
 }
@@ -393,6 +409,19 @@ enum rc snapshotter_begin(struct snapshotter *s, sqlite3 *source, const struct s
         s->source = NULL;
         atomic_store(&s->holds_transaction, false);
     }
+    return rc;
+}
+
+enum rc snapshotter_packed_point(const struct snapshotter *s,
+                                 const struct generation_id *generation, bool *found,
+                                 struct wal_point *point, struct err *err)
+{
+    struct snapshot_manifest manifest;
+    ASSERT(!atomic_load(&s->running));
+    snapshot_manifest_init(&manifest);
+    enum rc rc = snapshot_pack_find(s->sidecar->snapshot, generation, &manifest, found, err);
+    *point = manifest.point;
+    snapshot_manifest_deinit(&manifest);
     return rc;
 }
 

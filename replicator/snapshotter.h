@@ -9,7 +9,8 @@
  *   pack    the copy, cut into parts, each a zstd frame; a local complete.json, synced, ends it.
  *   upload  the parts, then, when the confirmed run covers the position, complete.json.
  *
- * A kill before the end of pack starts over with another snapshot; later the upload is resumed.
+ * A kill before the end of pack starts over with another snapshot; later the upload is resumed. A packed one
+ * is synced, and the frames up to its position need not be: a start drops it where a power cut took them.
  * Threads: all calls by the leader's.
  */
 #ifndef HARVEY_REPLICATOR_SNAPSHOTTER_H
@@ -51,6 +52,11 @@ void snapshotter_destroy(struct snapshotter *snapshotter);
 RC_MUST_CHECK enum rc snapshotter_begin(struct snapshotter *snapshotter, sqlite3 *source,
                                         const struct snapshot_job *job, struct err *err);
 
+/* The point of a packed snapshot of this generation, if there is one. Only when not busy. RC_IO, RC_NOMEM. */
+RC_MUST_CHECK enum rc snapshotter_packed_point(const struct snapshotter *snapshotter,
+                                               const struct generation_id *generation, bool *found,
+                                               struct wal_point *point, struct err *err);
+
 /* Resumes the upload of a packed snapshot of this generation, if there is one; removes all else that lies there. RC_IO. */
 RC_MUST_CHECK enum rc snapshotter_resume(struct snapshotter *snapshotter,
                                          const struct generation_id *generation, bool *resumed,
@@ -68,7 +74,7 @@ bool snapshotter_is_in_trouble(struct snapshotter *snapshotter, char text[ERR_TE
 /* It holds its read transaction: the WAL cannot be reset. */
 bool snapshotter_holds_transaction(struct snapshotter *snapshotter);
 
-/* Gives the snapshot under way up (another generation begins). */
+/* Gives the snapshot under way, or a packed one, up (another generation begins, or it is of lost frames). */
 void snapshotter_abandon(struct snapshotter *snapshotter);
 
 #endif

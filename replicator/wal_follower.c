@@ -172,7 +172,7 @@ enum rc wal_follower_capture(struct wal_follower *f, const struct wal_index_head
     return RC_OK;
 }
 
-enum rc wal_follower_checksum_at(struct wal_follower *f, uint32_t page_size_bytes,
+enum rc wal_follower_checksum_at(const struct wal_follower *f, uint32_t page_size_bytes,
                                  uint32_t frame_no, struct wal_salts *salts,
                                  struct wal_checksum *checksum, struct err *err)
 {

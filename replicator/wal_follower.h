@@ -67,7 +67,7 @@ RC_MUST_CHECK enum rc wal_follower_capture(struct wal_follower *follower,
  * Reads the checksum that stands in the header of frame `frame_no` of the -wal, whatever WAL that is
  * (frame 0: the WAL header's). RC_NOT_FOUND when the file is shorter; RC_IO.
  */
-RC_MUST_CHECK enum rc wal_follower_checksum_at(struct wal_follower *follower,
+RC_MUST_CHECK enum rc wal_follower_checksum_at(const struct wal_follower *follower,
                                                uint32_t page_size_bytes, uint32_t frame_no,
                                                struct wal_salts *salts,
                                                struct wal_checksum *checksum, struct err *err);

@@ -9,6 +9,7 @@ hardly ever meets SQLite's WAL-reset bug, so checkpoint_racer.c stops a checkpoi
 
 import os
 import shlex
+import signal
 import sqlite3 as sqlite
 import subprocess
 import time
@@ -18,7 +19,7 @@ import pytest
 from harness import env, oracle
 from harness.foreign import CHECKPOINTS, ForeignLoop, sqlite3
 from harness.load import Ledger
-from harness.wait import LIMIT_S, until
+from harness.wait import LIMIT_S, holds_for, until
 
 SECONDS = float(os.environ.get("HARVEY_FOREIGN_SECONDS", "8"))
 
@@ -239,6 +240,58 @@ def test_foreign__a_bad_frame_is_not_shipped(scene, archive):
     assert "bad frame" in server.log()
     scene.rows(server, 10, ledger)
     restored_equals_source(scene, server, archive, ledger)
+    assert len(archive.generation_ids()) == 2
+
+
+def bad_frame(scene):
+    """A foreign transaction whose last frame is a bad one. Nobody may lead meanwhile."""
+    sqlite3(scene.database, "CREATE TABLE other(a);", "INSERT INTO other VALUES('foreign');")
+    spoil_last_frame(scene.database.with_name("state.db-wal"))
+
+
+def test_foreign__a_bad_frame_outlives_its_leader(scene, archive):
+    """The leader dies before it could let the WAL begin anew: its sibling begins with the bad frame in front
+    of it, and does the same."""
+    server = scene.server(archive).start_ready()
+    sibling = scene.server(archive).start_ready()
+    ledger = scene.rows(server, 20)
+    server.wait_snapshot()
+    first = server.wait_archived()["generation"]
+    server.freeze()
+    bad_frame(scene)
+    scene.rows(sibling, 10, ledger)
+    server.kill()
+    sibling.wait_status(lambda s: s["generation"] > first and s["snapshot"] and not s["alarm"],
+                        "a generation without the bad frame")
+    assert "could not lead" not in sibling.log(whole=True)
+    scene.rows(sibling, 10, ledger)
+    restored_equals_source(scene, sibling, archive, ledger)
+    assert len(archive.generation_ids()) == 2
+
+
+def test_foreign__a_bad_frame_and_a_stop(scene):
+    """A reader holds the WAL, and the server is told to stop: it waits for the reader's end and lets the WAL
+    begin anew. SQLite's recovery would drop the bad frame at the next start, and all rows behind it."""
+    archive = scene.archive("dir")
+    server = scene.server(archive).start_ready()
+    ledger = scene.rows(server, 20)
+    server.wait_snapshot()
+    server.wait_archived()
+    reader = sqlite.connect(scene.database, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM test").fetchall()
+    server.freeze()
+    bad_frame(scene)
+    server.thaw()
+    until(lambda: "a bad frame" in server.log(), "the bad frame to be met")
+    scene.rows(server, 10, ledger)
+    server.signal(signal.SIGTERM)
+    holds_for(server.is_alive, 0.5, "it waits for the reader")
+    reader.execute("COMMIT")
+    assert server.wait() == 0, server.log()
+    reader.close()
+    rows = scene.restored_rows(archive)
+    assert oracle.compare(rows, scene.source(), ledger, time.monotonic()).lost == 0
     assert len(archive.generation_ids()) == 2
 
 

@@ -11,15 +11,18 @@
 
 #include "base/clk.h"
 #include "base/fsio.h"
+#include "replicator/snapshot_pack.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define WAIT_MS 30000
 #define FIRST_START 4 /* rows of the start table */
 #define UNREACHABLE 11
 #define CONTINUES 15
+#define PAGE_BYTES 4096
 #define ROWS_OF_A_CHECKPOINT 2000 /* of 4000 bytes: more than the 4 MiB past which one is made */
 #define ROWS_OF_A_FREEZE                                                                           \
     5000 /* of 4000 bytes: more than the 16 MiB past which the WAL begins anew */
@@ -69,14 +72,19 @@ static int teardown(void **state)
     return 0;
 }
 
-/* A start as the replicator makes it, to the point where the database may be served. */
-static void begin(int row)
+static void begin_capturing(int row, enum lead_capture capture)
 {
     start_scene_decide(START_SERVE, row, "");
     lead = lead_create(&context, &scene.plan);
     assert_non_null(lead);
     check_ok(lead_begin(lead, &err));
-    assert_int_equal(lead->capture, CAPTURE_ON);
+    assert_int_equal(lead->capture, capture);
+}
+
+/* A start as the replicator makes it, to the point where the database may be served. */
+static void begin(int row)
+{
+    begin_capturing(row, CAPTURE_ON);
 }
 
 /* What was only gathered goes, as in a kill. */
@@ -342,6 +350,240 @@ static void test_lead__goes_on_inside_a_large_transaction(void **state)
     assert_false(lead->segmenter.inside_transaction);
 }
 
+/* ---- a bad frame ---- */
+
+/* One byte of the frame's page, in its middle. */
+static void spoil_frame(uint32_t frame_no)
+{
+    int fd = open(scene.sidecar.wal, O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    off_t at = (off_t)wal_frame_offset(PAGE_BYTES, frame_no + 1) - PAGE_BYTES / 2;
+    assert_int_equal(pwrite(fd, "\xa5", 1, at), 1);
+    assert_int_equal(close(fd), 0);
+}
+
+/* As SQLite's spill bug leaves it. */
+static void spoil_last_frame(void)
+{
+    struct fsio_stat stat;
+    check_ok(fsio_stat(scene.sidecar.wal, &stat, &err));
+    spoil_frame(
+        (uint32_t)((stat.size_bytes - WAL_HEADER_BYTES) / (PAGE_BYTES + WAL_FRAME_HEADER_BYTES)));
+}
+
+/* What the loop does then: a freeze, and a generation that has all that is in the database. */
+static void next_generation_has_all(const struct generation_id *before)
+{
+    struct shipper_view view;
+    insert(1, 10);
+    maintain_until_reset();
+    shipper_get_view(lead->shipper, &view);
+    check_ok(lead_resume_capture(lead, &view, &err));
+    assert_int_equal(lead->capture, CAPTURE_ON);
+    assert_false(generation_id_equal(&lead->generation, before));
+    check_ok(lead_pass(lead, &err));
+    assert_int_equal(lead->capture, CAPTURE_ON);
+    assert_int_equal(lead->follower.end.position.frame_no, wal_now().mx_frame);
+}
+
+/* A lead captured `good`, then died; a stranger's commit behind it ends in a bad frame. */
+static struct wal_point die_before_a_bad_frame(void)
+{
+    begin(FIRST_START);
+    connect_app();
+    insert(10, 3000);
+    check_ok(lead_pass(lead, &err));
+    check_ok(lead_cut(lead, &err));
+    ship();
+    struct wal_point good = lead->segmenter.link;
+    die();
+    insert(1, 3000);
+    spoil_last_frame();
+    return good;
+}
+
+/* The lead that found it is gone before it could freeze, and the wal-index lives on in a sibling. */
+static void test_lead__begins_in_front_of_a_bad_frame(void **state)
+{
+    (void)state;
+    struct wal_point good = die_before_a_bad_frame();
+    begin_capturing(CONTINUES, CAPTURE_BAD_FRAME);
+    struct generation_id before = lead->generation;
+    assert_true(wal_point_equal(lead->segmenter.link, good));
+    assert_true(lead->alarm[0] != '\0');
+    next_generation_has_all(&before);
+}
+
+/* The same where everything is backfilled: the start itself lets the WAL begin anew. */
+static void test_lead__begins_at_mark_0_in_front_of_a_bad_frame(void **state)
+{
+    (void)state;
+    (void)die_before_a_bad_frame();
+    assert_int_equal(sqlite3_wal_checkpoint_v2(app, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL),
+                     SQLITE_OK);
+    begin_capturing(CONTINUES, CAPTURE_BAD_FRAME);
+    struct generation_id before = lead->generation;
+    assert_false(lead->at_mark0);
+    next_generation_has_all(&before);
+}
+
+/* Frames that are captured again, for a new generation, under a mark that nobody may leave. */
+static void test_lead__a_pass_over_a_backfilled_wal_meets_a_bad_frame(void **state)
+{
+    (void)state;
+    begin(FIRST_START);
+    connect_app();
+    insert(10, 3000);
+    check_ok(lead_pass(lead, &err));
+    check_ok(lead_cut(lead, &err));
+    backfill();
+    struct wal_index_header header = wal_now();
+    struct wal_point parent_point = lead->segmenter.link;
+    struct generation_id parent = lead->generation;
+    check_ok(
+        lead_begin_generation(lead, CAUSE_OUTAGE, "a test", &parent, &parent_point, &header, &err));
+    spoil_last_frame();
+    check_ok(lead_pass(lead, &err));
+    assert_int_equal(lead->capture, CAPTURE_BAD_FRAME);
+    struct generation_id before = lead->generation;
+    next_generation_has_all(&before);
+}
+
+/* Its state is one that no frame of the chain leads to. */
+static void test_lead__no_snapshot_begins_behind_a_bad_frame(void **state)
+{
+    (void)state;
+    int64_t failed_ms;
+    begin(FIRST_START);
+    connect_app();
+    insert(10, 3000);
+    spoil_last_frame();
+    check_fails(RC_BUSY, lead_begin_snapshot(lead, &err));
+    assert_int_equal(lead->capture, CAPTURE_BAD_FRAME);
+    assert_false(snapshotter_is_busy(lead->snapshotter, &failed_ms));
+    assert_false(lead->connections.holds_write);
+}
+
+/* ---- an outage's end ---- */
+
+/* The next generation cannot be noted: whatever of it was noted and queued, the lead starts over. */
+static void test_lead__a_resumption_that_fails_starts_over(void **state)
+{
+    (void)state;
+    struct shipper_view view;
+    begin(FIRST_START);
+    connect_app();
+    insert(10, 3000);
+    check_ok(lead_pass(lead, &err));
+    check_ok(lead_cut(lead, &err));
+    ship();
+    struct generation_id before = lead->generation;
+    lead->capture = CAPTURE_OUTAGE;
+    insert(10, 3000);
+    check_ok(lead_pass(lead, &err));
+    char *database = scene.sidecar.database;
+    size_t count = strlen(database);
+    (void)snprintf(database + count, FSIO_PATH_BYTES - count, "/x");
+    shipper_get_view(lead->shipper, &view);
+    check_fails(RC_CORRUPT, lead_resume_capture(lead, &view, &err));
+    database[count] = '\0';
+    die();
+
+    begin(CONTINUES); /* nothing was noted, and the WAL has what nobody captured */
+    assert_true(generation_id_equal(&lead->generation, &before));
+    assert_int_equal(lead->follower.end.position.frame_no, wal_now().mx_frame);
+}
+
+/* ---- a packed snapshot ---- */
+
+static bool a_snapshot_is_packed(const struct generation_id *generation)
+{
+    struct snapshot_manifest manifest;
+    bool found = false;
+    snapshot_manifest_init(&manifest);
+    check_ok(snapshot_pack_find(scene.sidecar.snapshot, generation, &manifest, &found, &err));
+    snapshot_manifest_deinit(&manifest);
+    return found;
+}
+
+/* A lead has packed a snapshot behind what is spooled; the store does not answer, and the lead dies. */
+static struct generation_id die_with_a_packed_snapshot(struct wal_point *spooled)
+{
+    begin(FIRST_START);
+    connect_app();
+    insert(10, 3000);
+    check_ok(lead_pass(lead, &err));
+    check_ok(lead_cut(lead, &err));
+    ship();
+    *spooled = lead->segmenter.link;
+    assert_int_equal(rename(scene.config.store.dir, scratch_path(&scene.scratch, "away")), 0);
+    insert(10, 3000);
+    check_ok(lead_begin_snapshot(lead, &err));
+    struct generation_id generation = lead->generation;
+    int64_t until = clk_monotonic_ms() + WAIT_MS;
+    while (!a_snapshot_is_packed(&generation) && clk_monotonic_ms() < until) {
+        clk_pause_ms(2);
+    }
+    die();
+    assert_true(a_snapshot_is_packed(&generation));
+    assert_int_equal(rename(scratch_path(&scene.scratch, "away"), scene.config.store.dir), 0);
+    return generation;
+}
+
+/* The power fails: behind what was spooled a page of the -wal never came to the disk, later ones did. */
+static void lose_the_wal_behind(const struct wal_point *point)
+{
+    char shm[FSIO_PATH_BYTES];
+    assert_int_equal(sqlite3_db_config(app, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(app), SQLITE_OK);
+    app = NULL;
+    (void)snprintf(shm, sizeof shm, "%.4000s-shm", scene.sidecar.database);
+    (void)unlink(shm);
+    spoil_frame(point->position.frame_no + 1);
+}
+
+static void test_lead__a_packed_snapshot_on_the_chain_is_resumed(void **state)
+{
+    (void)state;
+    struct wal_point spooled;
+    int64_t failed_ms;
+    struct generation_id generation = die_with_a_packed_snapshot(&spooled);
+    begin(CONTINUES);
+    assert_true(generation_id_equal(&lead->generation, &generation));
+    assert_true(snapshotter_is_busy(lead->snapshotter, &failed_ms));
+}
+
+static void check_dropped(const struct generation_id *generation)
+{
+    int64_t failed_ms;
+    assert_true(generation_id_equal(&lead->generation, generation));
+    assert_false(snapshotter_is_busy(lead->snapshotter, &failed_ms));
+    assert_false(a_snapshot_is_packed(generation));
+}
+
+static void test_lead__a_packed_snapshot_of_lost_frames_is_dropped(void **state)
+{
+    (void)state;
+    struct wal_point spooled;
+    struct generation_id generation = die_with_a_packed_snapshot(&spooled);
+    lose_the_wal_behind(&spooled);
+    begin(CONTINUES);
+    check_dropped(&generation);
+}
+
+/* Somebody wrote before we came: the numbers are there again, the frames are not. */
+static void test_lead__a_packed_snapshot_of_overwritten_frames_is_dropped(void **state)
+{
+    (void)state;
+    struct wal_point spooled;
+    struct generation_id generation = die_with_a_packed_snapshot(&spooled);
+    lose_the_wal_behind(&spooled);
+    connect_app();
+    insert(40, 3500);
+    begin(CONTINUES);
+    check_dropped(&generation);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -362,6 +604,21 @@ int main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_lead__goes_on_inside_a_large_transaction, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_lead__begins_in_front_of_a_bad_frame, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lead__begins_at_mark_0_in_front_of_a_bad_frame, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_lead__a_pass_over_a_backfilled_wal_meets_a_bad_frame,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lead__no_snapshot_begins_behind_a_bad_frame, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_lead__a_resumption_that_fails_starts_over, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_lead__a_packed_snapshot_on_the_chain_is_resumed, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_lead__a_packed_snapshot_of_lost_frames_is_dropped,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_lead__a_packed_snapshot_of_overwritten_frames_is_dropped, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -222,8 +222,8 @@ static void check_manifest(uint32_t frame_no)
     buf_deinit(&json);
 }
 
-/* A segment up to that frame is put and confirmed. */
-static void confirm_up_to(uint32_t frame_no)
+/* A segment up to that frame, which has that checksum, is put and confirmed. */
+static void confirm_frame(uint32_t frame_no, uint32_t sum2)
 {
     struct stop stop;
     char key[OBJECT_KEY_BYTES];
@@ -234,7 +234,7 @@ static void confirm_up_to(uint32_t frame_no)
                                                     .term = 1,
                                                     .unix_ms = INT64_C(1795543200000),
                                                     .tag = "5e1ec7ed"},
-                                            .end = {{1, frame_no}, {frame_no, 77}},
+                                            .end = {{1, frame_no}, {frame_no, sum2}},
                                             .frames = frame_no,
                                             .page_size_bytes = PAGE_BYTES,
                                             .object_bytes = 1};
@@ -244,6 +244,11 @@ static void confirm_up_to(uint32_t frame_no)
     stop_init(&stop);
     check_ok(shipper_drain(shipper, &stop, WAIT_MS, &err));
     stop_deinit(&stop);
+}
+
+static void confirm_up_to(uint32_t frame_no)
+{
+    confirm_frame(frame_no, 77);
 }
 
 static void test_snapshotter__holds_the_state_of_its_position(void **state)
@@ -396,6 +401,23 @@ static void test_snapshotter__resumes_nothing_where_the_folder_is_a_file(void **
     check_not_resumed(&generation);
 }
 
+/* The power failed, and other frames were written under the numbers of those that were lost. */
+static void test_snapshotter__completes_none_of_another_history(void **state)
+{
+    (void)state;
+    bool resumed;
+    int64_t failed_ms;
+    leave_one_packed();
+    confirm_frame(5, 78);
+    check_ok(snapshotter_resume(snapshotter, &generation, &resumed, &err));
+    wait_for(is_idle, "the end");
+    (void)has_parts();
+    assert_int_equal(found.completes, 0);
+    assert_false(snapshotter_is_busy(snapshotter, &failed_ms));
+    assert_int_not_equal(failed_ms, 0);
+    assert_int_equal(access(sidecar.snapshot, F_OK), -1);
+}
+
 static void test_snapshotter__abandoned(void **state)
 {
     (void)state;
@@ -440,6 +462,7 @@ int main(void)
         CASE(test_snapshotter__resumes_nothing_too_long_to_be_read),
         CASE(test_snapshotter__resumes_nothing_from_a_pipe),
         CASE(test_snapshotter__resumes_nothing_where_the_folder_is_a_file),
+        CASE(test_snapshotter__completes_none_of_another_history),
         CASE(test_snapshotter__abandoned),
         CASE(test_snapshotter__a_copy_of_another_size),
 #undef CASE

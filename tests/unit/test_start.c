@@ -103,28 +103,18 @@ static void put_claim(uint32_t term, const char *tag)
     buf_deinit(&json);
 }
 
-<<<<<<< HEAD
-static void put_snapshot(const char *id)
-=======
-/* A generation with a complete snapshot at (1, 0), or what is in its manifest's place. */
-static void put_generation_with(const char *id, const void *manifest, size_t count)
->>>>>>> ea3ecc5 (archive: a manifest is at most as long as its listed parts need)
+static void put_snapshot_with(const char *id, const void *manifest, size_t count)
 {
     const struct object_key key = {.kind = OBJECT_SNAPSHOT_COMPLETE,
                                    .generation = id_of(id),
                                    .position = {1, 0},
                                    .tag = "0badcafe"};
-<<<<<<< HEAD
-    start_scene_put(&key, "{}", 2);
-=======
-    put_birth(id);
     start_scene_put(&key, manifest, count);
 }
 
-static void put_generation(const char *id)
+static void put_snapshot(const char *id)
 {
-    put_generation_with(id, "{}", 2);
->>>>>>> ea3ecc5 (archive: a manifest is at most as long as its listed parts need)
+    put_snapshot_with(id, "{}", 2);
 }
 
 /* A generation with a complete snapshot at (1, 0). */
@@ -609,7 +599,8 @@ static void test_start__row_15_a_manifest_that_is_too_long(void **state)
     (void)state;
     static char manifest[(64u << 10) + 1];
     memset(manifest, ' ', sizeof manifest);
-    put_generation_with(OURS, manifest, sizeof manifest);
+    put_birth(OURS);
+    put_snapshot_with(OURS, manifest, sizeof manifest);
     database_is_there();
     note_ours();
     put_claim(2, TAG);
