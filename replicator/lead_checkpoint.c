@@ -71,7 +71,9 @@ enum rc lead_note_checkpoint(struct lead *lead, bool reset, struct err *err)
     record.database = identity;
     record.backfilled = wal_index_backfilled(&lead->connections.index);
     record.reset_follows = reset && lead->capture == CAPTURE_ON;
-    if (reset && lead->capture != CAPTURE_ON) {
+    /* what is read is not what was captured last: a reset came, and its own note could not be written */
+    bool reset_came = !wal_salts_equal(lead->seen.salts, lead->follower.salts);
+    if (lead->capture != CAPTURE_ON && (reset || reset_came)) {
         record.replicated =
             false; /* frames go with this WAL that nobody captured: no next start goes on */
     }
@@ -178,9 +180,8 @@ static enum rc lead_await_commit(struct lead *lead, struct wal_index_header *hea
 
 /* The WAL has a first commit behind what was seen: anew, or appended where a reader came back. */
 static enum rc lead_follow_commit(struct lead *lead, const struct wal_index_header *header,
-                                  struct err *err)
+                                  bool anew, struct err *err)
 {
-    bool anew = !wal_salts_equal(header->salts, lead->seen.salts) || lead->seen.mx_frame == 0;
     if (anew) {
         FAILPOINT("freeze_reset_done");
         lead->wal_resets += lead->seen.mx_frame > 0 ? 1 : 0;
@@ -205,8 +206,9 @@ enum rc lead_leave_mark0(struct lead *lead, struct err *err)
     if (rc != RC_OK) {
         return rc;
     }
+    bool anew = !wal_salts_equal(header.salts, lead->seen.salts) || lead->seen.mx_frame == 0;
     /* at mark 0 nobody can backfill the new frames, so this WAL cannot be reset before we left */
-    if ((rc = lead_follow_commit(lead, &header, err)) != RC_OK) {
+    if ((rc = lead_follow_commit(lead, &header, anew, err)) != RC_OK) {
         return rc;
     }
     ASSERT(wal_index_backfilled(&lead->connections.index) < header.mx_frame);
@@ -216,7 +218,8 @@ enum rc lead_leave_mark0(struct lead *lead, struct err *err)
     lead->at_mark0 = false;
     lead->mark_frame = header.mx_frame;
     lead_release_checkpoint(&lead->connections);
-    return RC_OK;
+    /* no reset follows any more: the note would explain a -wal that somebody deletes */
+    return anew ? RC_OK : lead_note_checkpoint(lead, false, err);
 }
 
 /* ---- FREEZE ---- */
@@ -246,8 +249,8 @@ static enum rc lead_freeze_backfill(struct lead *lead, struct err *err)
     return complete ? RC_OK : err_set(err, RC_BUSY, "a reader holds the WAL");
 }
 
-/* From k > 0 to mark 0, with CKPT and WRITE; then waits for all other readers to leave theirs. */
-static enum rc lead_freeze_to_mark0(struct lead *lead, bool *readers_gone, struct err *err)
+/* From k > 0 to mark 0, with CKPT and WRITE; then waits a moment for all other readers to leave theirs. */
+static enum rc lead_freeze_to_mark0(struct lead *lead, struct err *err)
 {
     enum rc rc = lead_take_checkpoint(&lead->connections, FREEZE_STEP_BUDGET_MS, err);
     if (rc != RC_OK) {
@@ -264,8 +267,7 @@ static enum rc lead_freeze_to_mark0(struct lead *lead, bool *readers_gone, struc
     lead->at_mark0 = true;
     FAILPOINT("freeze_at_mark0");
     int64_t deadline_us = clk_monotonic_us() + FREEZE_STEP_BUDGET_MS * 1000;
-    while (!(*readers_gone = wal_index_readers_gone(&lead->connections.index)) &&
-           clk_monotonic_us() < deadline_us) {
+    while (!wal_index_readers_gone(&lead->connections.index) && clk_monotonic_us() < deadline_us) {
         clk_pause_ms(1);
     }
     return RC_OK;
@@ -273,14 +275,14 @@ static enum rc lead_freeze_to_mark0(struct lead *lead, bool *readers_gone, struc
 
 static enum rc lead_freeze_locked(struct lead *lead, struct err *err)
 {
-    bool readers_gone = false;
     enum rc rc;
     if ((rc = lead_freeze_tail(lead, err)) != RC_OK ||
         (rc = lead_freeze_backfill(lead, err)) != RC_OK ||
-        (rc = lead_freeze_to_mark0(lead, &readers_gone, err)) != RC_OK) {
+        (rc = lead_freeze_to_mark0(lead, err)) != RC_OK) {
         return rc;
     }
-    return lead_note_checkpoint(lead, readers_gone, err);
+    /* also where a reader stays: it may leave before the first commit, which then begins the WAL anew */
+    return lead_note_checkpoint(lead, true, err);
 }
 
 /*
