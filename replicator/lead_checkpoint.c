@@ -24,6 +24,7 @@
 #define FREEZE_CLOCK_WAIT_MS 50 /* the coarse clock ticks every 1 to 10 ms */
 #define SNAPSHOT_WRITE_BUDGET_MS 100
 #define MARK0_BUSY_MS 100
+#define MARK0_TORN_MS 100 /* no living writer leaves the wal-index's header torn that long */
 
 static uint32_t lead_frames_of(const struct lead *lead, uint32_t bytes)
 {
@@ -157,22 +158,32 @@ static enum rc lead_touch(struct lead *lead, struct err *err)
     return rc;
 }
 
-/* Waits for the first commit behind mark 0, making it itself where nobody else does. */
+/*
+ * Waits for the first commit behind mark 0, making it itself where nobody else does. RC_BUSY: a writer died
+ * and left the wal-index's header torn. Its recovery needs CKPT, which is held here: until the lead has
+ * let go of it, every connection waits. The header is looked at first: SQLite itself would try for 10 s.
+ */
 static enum rc lead_await_commit(struct lead *lead, struct wal_index_header *header,
                                  struct err *err)
 {
     const struct wal_index_header *seen = &lead->seen;
+    int64_t readable_ms = clk_monotonic_ms();
     for (;;) {
-        enum rc rc = lead_touch(lead, err);
+        enum rc rc = wal_index_read(&lead->connections.index, header, err);
+        if (rc == RC_OK) {
+            if (header->mx_frame > 0 && (!wal_salts_equal(header->salts, seen->salts) ||
+                                         header->mx_frame != seen->mx_frame)) {
+                return RC_OK;
+            }
+            rc = lead_touch(lead, err);
+            readable_ms = clk_monotonic_ms();
+        } else if (clk_monotonic_ms() - readable_ms >= MARK0_TORN_MS) {
+            return rc;
+        }
         if (rc != RC_OK && rc != RC_BUSY) {
             return rc;
         }
-        if (wal_index_read(&lead->connections.index, header, err) == RC_OK &&
-            header->mx_frame > 0 &&
-            (!wal_salts_equal(header->salts, seen->salts) || header->mx_frame != seen->mx_frame)) {
-            return RC_OK;
-        }
-        if (stop_wait_ms(lead->context->stop, STOP_SOON, 1)) {
+        if (rc != RC_OK && stop_wait_ms(lead->context->stop, STOP_SOON, 1)) {
             return err_set(err, RC_STOPPED, "stopped at mark 0");
         }
     }
@@ -286,8 +297,8 @@ static enum rc lead_freeze_locked(struct lead *lead, struct err *err)
 }
 
 /*
- * RC_BUSY: somebody was in the way, nothing changed, come back. Any other error but RC_STOPPED and
- * RC_IO means that the lead must start over (it may sit at mark 0).
+ * RC_BUSY on a mark k > 0: somebody was in the way, nothing changed, come back. Any error at mark 0, and
+ * elsewhere any other but RC_STOPPED and RC_IO, means that the lead must start over.
  */
 static enum rc lead_freeze(struct lead *lead, struct err *err)
 {
@@ -339,7 +350,7 @@ enum rc lead_maintain(struct lead *lead, struct err *err)
         rc = lead_freeze(lead, err);
         lead->last_freeze_ms = clk_monotonic_ms();
         lead->wants_fresh_wal = lead->wants_fresh_wal && rc != RC_OK; /* else asked for again */
-        rc = rc == RC_BUSY ? RC_OK : rc;
+        rc = rc == RC_BUSY && !lead->at_mark0 ? RC_OK : rc;
     }
     return rc;
 }
