@@ -46,9 +46,11 @@ enum rc lead_cut(struct lead *lead, struct err *err)
     }
     enum rc rc = segmenter_cut(&lead->segmenter, err);
     if (rc == RC_OK) {
-        /* the shipper has published the stamp as the oldest in the spool */
-        atomic_store(&lead->context->state->live->capturing_ms, 0);
         lead->last_cut_ms = clk_monotonic_ms();
+    }
+    /* the shipper has published the stamp as the oldest in the spool; behind a bad frame more waits under it */
+    if (rc == RC_OK && lead->capture == CAPTURE_ON) {
+        atomic_store(&lead->context->state->live->capturing_ms, 0);
     }
     return rc;
 }

@@ -376,6 +376,10 @@ enum rc lead_begin_snapshot(struct lead *lead, struct err *err)
         goto done;
     }
     rc = lead_pass(lead, err);
+    if (rc == RC_OK &&
+        lead->capture != CAPTURE_ON) { /* it would hold what is behind its position */
+        rc = err_set(err, RC_BUSY, "the WAL cannot be captured to its end");
+    }
     if (rc == RC_OK) {
         rc = lead_begin_read(source, err);
     }
