@@ -61,7 +61,8 @@ static void lead_take_stamp(struct lead *lead)
     struct state_live *live = lead->context->state->live;
     int64_t stamp = atomic_load(&live->uncaptured_ms);
     if (stamp != 0) {
-        if (atomic_load(&live->capturing_ms) == 0) {
+        int64_t capturing = atomic_load(&live->capturing_ms);
+        if (capturing == 0 || stamp < capturing) {
             atomic_store(&live->capturing_ms, stamp);
         }
         atomic_store(&live->uncaptured_ms, 0);
@@ -92,8 +93,10 @@ enum rc lead_capture_to(struct lead *lead, const struct wal_index_header *header
         return RC_OK;
     }
     int64_t unix_ms = lead_unix_ms(lead);
-    if (atomic_load(&live->capturing_ms) == 0) { /* a foreign writer's commit: nobody stamped it */
-        atomic_store(&live->capturing_ms, clk_boottime_ms());
+    if (atomic_load(&live->capturing_ms) == 0) {
+        /* a foreign writer's commit, nobody stamped it; or its stamp came after this pass took the others */
+        int64_t stamp = atomic_load(&live->uncaptured_ms);
+        atomic_store(&live->capturing_ms, stamp != 0 ? stamp : clk_boottime_ms());
     }
     segmenter_begin_pass(&lead->segmenter, unix_ms);
     enum rc rc = wal_follower_capture(&lead->follower, header, &lead->segmenter, err);
