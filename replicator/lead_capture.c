@@ -175,10 +175,10 @@ enum rc lead_pass(struct lead *lead, struct err *err)
         }
         return RC_OK;
     }
-    if (wal_index_backfilled(&c->index) >= header.mx_frame) {
+    if (header.mx_frame <= lead->mark_frame) {
         /*
-         * Nothing is newer than our mark (frames are captured again for a new generation) and somebody
-         * has backfilled up to it: another transaction would land on mark 0. Ours protects the frames.
+         * Nothing is newer than our mark (frames are captured again for a new generation) and anybody may
+         * backfill up to it, now: another transaction could land on mark 0. Ours protects the frames.
          */
         rc = lead_capture_to(lead, &header, err);
         lead->seen = rc == RC_OK ? header : lead->seen;

@@ -223,7 +223,9 @@ enum rc lead_leave_mark0(struct lead *lead, struct err *err)
         return rc;
     }
     ASSERT(wal_index_backfilled(&lead->connections.index) < header.mx_frame);
-    if ((rc = lead_swap_readers(lead, err)) != RC_OK) {
+    /* the mark is read after it was taken: a commit that came in between is below it */
+    if ((rc = lead_swap_readers(lead, err)) != RC_OK ||
+        (rc = wal_index_read(&lead->connections.index, &header, err)) != RC_OK) {
         return rc;
     }
     lead->at_mark0 = false;
