@@ -55,10 +55,11 @@ static void lead_fill_lag(const struct lead *lead, const struct shipper_view *vi
     int64_t waiting = (int64_t)lead->segmenter.frame_count;
     status->has_local = true;
     status->local = lead->follower.end.position;
-    if (wal_index_read(&lead->connections.index, &header, &ignored) == RC_OK &&
-        wal_salts_equal(header.salts, lead->seen.salts) && header.mx_frame >= lead->seen.mx_frame) {
-        waiting += (int64_t)(header.mx_frame - lead->seen.mx_frame);
-        if (header.mx_frame > 0) {
+    if (wal_index_read(&lead->connections.index, &header, &ignored) == RC_OK) {
+        bool same_wal = wal_salts_equal(header.salts, lead->follower.salts);
+        uint32_t captured = same_wal ? lead->follower.frame_no : 0;
+        waiting += header.mx_frame > captured ? (int64_t)(header.mx_frame - captured) : 0;
+        if (same_wal && header.mx_frame > captured) {
             status->local = (struct position){lead->follower.wal_no, header.mx_frame};
         }
     }

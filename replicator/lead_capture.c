@@ -46,9 +46,11 @@ enum rc lead_cut(struct lead *lead, struct err *err)
     }
     enum rc rc = segmenter_cut(&lead->segmenter, err);
     if (rc == RC_OK) {
-        /* the shipper has published the stamp as the oldest in the spool */
-        atomic_store(&lead->context->state->live->capturing_ms, 0);
         lead->last_cut_ms = clk_monotonic_ms();
+    }
+    /* the shipper has published the stamp as the oldest in the spool; behind a bad frame more waits under it */
+    if (rc == RC_OK && lead->capture == CAPTURE_ON) {
+        atomic_store(&lead->context->state->live->capturing_ms, 0);
     }
     return rc;
 }
@@ -59,7 +61,8 @@ static void lead_take_stamp(struct lead *lead)
     struct state_live *live = lead->context->state->live;
     int64_t stamp = atomic_load(&live->uncaptured_ms);
     if (stamp != 0) {
-        if (atomic_load(&live->capturing_ms) == 0) {
+        int64_t capturing = atomic_load(&live->capturing_ms);
+        if (capturing == 0 || stamp < capturing) {
             atomic_store(&live->capturing_ms, stamp);
         }
         atomic_store(&live->uncaptured_ms, 0);
@@ -106,8 +109,10 @@ enum rc lead_capture_to(struct lead *lead, const struct wal_index_header *header
         return RC_OK;
     }
     int64_t unix_ms = lead_unix_ms(lead);
-    if (atomic_load(&live->capturing_ms) == 0) { /* a foreign writer's commit: nobody stamped it */
-        atomic_store(&live->capturing_ms, clk_boottime_ms());
+    if (atomic_load(&live->capturing_ms) == 0) {
+        /* a foreign writer's commit, nobody stamped it; or its stamp came after this pass took the others */
+        int64_t stamp = atomic_load(&live->uncaptured_ms);
+        atomic_store(&live->capturing_ms, stamp != 0 ? stamp : clk_boottime_ms());
     }
     segmenter_begin_pass(&lead->segmenter, unix_ms);
     enum rc rc = wal_follower_capture(&lead->follower, header, &lead->segmenter, err);
@@ -170,10 +175,10 @@ enum rc lead_pass(struct lead *lead, struct err *err)
         }
         return RC_OK;
     }
-    if (wal_index_backfilled(&c->index) >= header.mx_frame) {
+    if (header.mx_frame <= lead->mark_frame) {
         /*
-         * Nothing is newer than our mark (frames are captured again for a new generation) and somebody
-         * has backfilled up to it: another transaction would land on mark 0. Ours protects the frames.
+         * Nothing is newer than our mark (frames are captured again for a new generation) and anybody may
+         * backfill up to it, now: another transaction could land on mark 0. Ours protects the frames.
          */
         rc = lead_capture_to(lead, &header, err);
         lead->seen = rc == RC_OK ? header : lead->seen;

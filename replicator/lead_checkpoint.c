@@ -24,6 +24,7 @@
 #define FREEZE_CLOCK_WAIT_MS 50 /* the coarse clock ticks every 1 to 10 ms */
 #define SNAPSHOT_WRITE_BUDGET_MS 100
 #define MARK0_BUSY_MS 100
+#define MARK0_TORN_MS 100 /* no living writer leaves the wal-index's header torn that long */
 
 static uint32_t lead_frames_of(const struct lead *lead, uint32_t bytes)
 {
@@ -71,7 +72,9 @@ enum rc lead_note_checkpoint(struct lead *lead, bool reset, struct err *err)
     record.database = identity;
     record.backfilled = wal_index_backfilled(&lead->connections.index);
     record.reset_follows = reset && lead->capture == CAPTURE_ON;
-    if (reset && lead->capture != CAPTURE_ON) {
+    /* what is read is not what was captured last: a reset came, and its own note could not be written */
+    bool reset_came = !wal_salts_equal(lead->seen.salts, lead->follower.salts);
+    if (lead->capture != CAPTURE_ON && (reset || reset_came)) {
         record.replicated =
             false; /* frames go with this WAL that nobody captured: no next start goes on */
     }
@@ -155,22 +158,32 @@ static enum rc lead_touch(struct lead *lead, struct err *err)
     return rc;
 }
 
-/* Waits for the first commit behind mark 0, making it itself where nobody else does. */
+/*
+ * Waits for the first commit behind mark 0, making it itself where nobody else does. RC_BUSY: a writer died
+ * and left the wal-index's header torn. Its recovery needs CKPT, which is held here: until the lead has
+ * let go of it, every connection waits. The header is looked at first: SQLite itself would try for 10 s.
+ */
 static enum rc lead_await_commit(struct lead *lead, struct wal_index_header *header,
                                  struct err *err)
 {
     const struct wal_index_header *seen = &lead->seen;
+    int64_t readable_ms = clk_monotonic_ms();
     for (;;) {
-        enum rc rc = lead_touch(lead, err);
+        enum rc rc = wal_index_read(&lead->connections.index, header, err);
+        if (rc == RC_OK) {
+            if (header->mx_frame > 0 && (!wal_salts_equal(header->salts, seen->salts) ||
+                                         header->mx_frame != seen->mx_frame)) {
+                return RC_OK;
+            }
+            rc = lead_touch(lead, err);
+            readable_ms = clk_monotonic_ms();
+        } else if (clk_monotonic_ms() - readable_ms >= MARK0_TORN_MS) {
+            return rc;
+        }
         if (rc != RC_OK && rc != RC_BUSY) {
             return rc;
         }
-        if (wal_index_read(&lead->connections.index, header, err) == RC_OK &&
-            header->mx_frame > 0 &&
-            (!wal_salts_equal(header->salts, seen->salts) || header->mx_frame != seen->mx_frame)) {
-            return RC_OK;
-        }
-        if (stop_wait_ms(lead->context->stop, STOP_SOON, 1)) {
+        if (rc != RC_OK && stop_wait_ms(lead->context->stop, STOP_SOON, 1)) {
             return err_set(err, RC_STOPPED, "stopped at mark 0");
         }
     }
@@ -178,9 +191,8 @@ static enum rc lead_await_commit(struct lead *lead, struct wal_index_header *hea
 
 /* The WAL has a first commit behind what was seen: anew, or appended where a reader came back. */
 static enum rc lead_follow_commit(struct lead *lead, const struct wal_index_header *header,
-                                  struct err *err)
+                                  bool anew, struct err *err)
 {
-    bool anew = !wal_salts_equal(header->salts, lead->seen.salts) || lead->seen.mx_frame == 0;
     if (anew) {
         FAILPOINT("freeze_reset_done");
         lead->wal_resets += lead->seen.mx_frame > 0 ? 1 : 0;
@@ -205,18 +217,22 @@ enum rc lead_leave_mark0(struct lead *lead, struct err *err)
     if (rc != RC_OK) {
         return rc;
     }
+    bool anew = !wal_salts_equal(header.salts, lead->seen.salts) || lead->seen.mx_frame == 0;
     /* at mark 0 nobody can backfill the new frames, so this WAL cannot be reset before we left */
-    if ((rc = lead_follow_commit(lead, &header, err)) != RC_OK) {
+    if ((rc = lead_follow_commit(lead, &header, anew, err)) != RC_OK) {
         return rc;
     }
     ASSERT(wal_index_backfilled(&lead->connections.index) < header.mx_frame);
-    if ((rc = lead_swap_readers(lead, err)) != RC_OK) {
+    /* the mark is read after it was taken: a commit that came in between is below it */
+    if ((rc = lead_swap_readers(lead, err)) != RC_OK ||
+        (rc = wal_index_read(&lead->connections.index, &header, err)) != RC_OK) {
         return rc;
     }
     lead->at_mark0 = false;
     lead->mark_frame = header.mx_frame;
     lead_release_checkpoint(&lead->connections);
-    return RC_OK;
+    /* no reset follows any more: the note would explain a -wal that somebody deletes */
+    return anew ? RC_OK : lead_note_checkpoint(lead, false, err);
 }
 
 /* ---- FREEZE ---- */
@@ -246,8 +262,8 @@ static enum rc lead_freeze_backfill(struct lead *lead, struct err *err)
     return complete ? RC_OK : err_set(err, RC_BUSY, "a reader holds the WAL");
 }
 
-/* From k > 0 to mark 0, with CKPT and WRITE; then waits for all other readers to leave theirs. */
-static enum rc lead_freeze_to_mark0(struct lead *lead, bool *readers_gone, struct err *err)
+/* From k > 0 to mark 0, with CKPT and WRITE; then waits a moment for all other readers to leave theirs. */
+static enum rc lead_freeze_to_mark0(struct lead *lead, struct err *err)
 {
     enum rc rc = lead_take_checkpoint(&lead->connections, FREEZE_STEP_BUDGET_MS, err);
     if (rc != RC_OK) {
@@ -264,8 +280,7 @@ static enum rc lead_freeze_to_mark0(struct lead *lead, bool *readers_gone, struc
     lead->at_mark0 = true;
     FAILPOINT("freeze_at_mark0");
     int64_t deadline_us = clk_monotonic_us() + FREEZE_STEP_BUDGET_MS * 1000;
-    while (!(*readers_gone = wal_index_readers_gone(&lead->connections.index)) &&
-           clk_monotonic_us() < deadline_us) {
+    while (!wal_index_readers_gone(&lead->connections.index) && clk_monotonic_us() < deadline_us) {
         clk_pause_ms(1);
     }
     return RC_OK;
@@ -273,19 +288,19 @@ static enum rc lead_freeze_to_mark0(struct lead *lead, bool *readers_gone, struc
 
 static enum rc lead_freeze_locked(struct lead *lead, struct err *err)
 {
-    bool readers_gone = false;
     enum rc rc;
     if ((rc = lead_freeze_tail(lead, err)) != RC_OK ||
         (rc = lead_freeze_backfill(lead, err)) != RC_OK ||
-        (rc = lead_freeze_to_mark0(lead, &readers_gone, err)) != RC_OK) {
+        (rc = lead_freeze_to_mark0(lead, err)) != RC_OK) {
         return rc;
     }
-    return lead_note_checkpoint(lead, readers_gone, err);
+    /* also where a reader stays: it may leave before the first commit, which then begins the WAL anew */
+    return lead_note_checkpoint(lead, true, err);
 }
 
 /*
- * RC_BUSY: somebody was in the way, nothing changed, come back. Any other error but RC_STOPPED and
- * RC_IO means that the lead must start over (it may sit at mark 0).
+ * RC_BUSY on a mark k > 0: somebody was in the way, nothing changed, come back. Any error at mark 0, and
+ * elsewhere any other but RC_STOPPED and RC_IO, means that the lead must start over.
  */
 static enum rc lead_freeze(struct lead *lead, struct err *err)
 {
@@ -337,7 +352,7 @@ enum rc lead_maintain(struct lead *lead, struct err *err)
         rc = lead_freeze(lead, err);
         lead->last_freeze_ms = clk_monotonic_ms();
         lead->wants_fresh_wal = lead->wants_fresh_wal && rc != RC_OK; /* else asked for again */
-        rc = rc == RC_BUSY ? RC_OK : rc;
+        rc = rc == RC_BUSY && !lead->at_mark0 ? RC_OK : rc;
     }
     return rc;
 }

@@ -233,14 +233,18 @@ bool local_lost_frames(struct local_look *look, const struct sidecar *sidecar,
 {
     const struct state_record *record = &look->record;
     /* a WAL is reset only when all of it is in the file: `end` may lie in an earlier one, whose segments are gone */
-    bool all_in_file =
+    bool reset_noted =
         record->reset_follows && position_compare(record->reset_point.position, end->position) >= 0;
+    /* a foreign checkpoint copied the WAL of `end` as far, and we saw it: then any commit may reset that WAL */
+    bool backfill_noted = wal_salts_equal(record->captured_salts, end_salts) &&
+                          record->backfilled >= end->position.frame_no;
     bool later_is_there = record_knows_later_wal(record, end, end_salts) &&
                           local_wal_is(sidecar, record->captured_salts);
     struct file_identity now;
     struct err ignored;
     if (end->position.frame_no == 0 || record->checkpoint_running || !record->replicated ||
-        all_in_file || later_is_there || local_wal_holds(sidecar, end, end_salts)) {
+        reset_noted || backfill_noted || later_is_there ||
+        local_wal_holds(sidecar, end, end_salts)) {
         return false;
     }
     /* the file again, after its -wal: a checkpoint that took the -wal since the first look wrote it before */

@@ -78,8 +78,8 @@ bool local_wal_holds(const struct sidecar *sidecar, const struct wal_point *poin
 /*
  * The -wal that held the end of the chain is gone, and nobody has written the database file since our
  * last checkpoint: then the frames behind what that checkpoint copied are gone too. (After a foreign
- * checkpoint the file has changed; after our own freeze the note says that everything is in it, and
- * later the salts of the WAL that began then.) Looks at the file once more: look->identity is brought up
+ * checkpoint the file has changed, or its backfill was noted; after our own freeze the note says that
+ * everything is in it, and later the salts of the WAL that began then.) Looks at the file once more: look->identity is brought up
  * to date.
  */
 bool local_lost_frames(struct local_look *look, const struct sidecar *sidecar,

@@ -243,6 +243,31 @@ def test_successor__a_reset_while_the_spool_was_full(scene):
     assert scene.restored_rows(archive) == scene.source()
 
 
+@pytest.mark.parametrize("stale", ["refuse", "restore"])
+def test_successor__an_idle_wal_checkpointed_whole(scene, stale):
+    """A foreign checkpoint of a database that nobody writes copies the whole WAL, and the leader notes
+    it; it dies, and the next commit resets the WAL before anybody leads. The record says that all was in
+    the file: no frames are lost, nothing is refused and nothing moved aside."""
+    archive = scene.archive("dir")
+    server = scene.server(archive).start_ready()
+    server.wait_leader()
+    scene.rows(server, 10)
+    server.wait_snapshot()
+    first = server.wait_archived()["generation"]
+    log, done = sqlite3(scene.database, "PRAGMA wal_checkpoint(FULL);").split("|")[1:]
+    assert int(log) == int(done) > 0
+    until(lambda: record(scene)["backfilled"] == int(log), "the checkpoint to be noted")
+    with foreign_writer(scene.database) as connection:  # open before: the wal-index outlives the leader
+        connection.execute("SELECT * FROM test").fetchall()
+        server.kill()
+        connection.execute(insert("while nobody leads"))
+        server = scene.server(archive, ON_STALE=stale).start()
+        server.wait_leader()
+    assert "not proven" not in server.log() and "while nobody leads" in str(scene.source())
+    begins_anew(scene, server, archive, first)
+    assert not list(scene.volume.glob("*before-restore*"))
+
+
 # ---- a generation that was noted, and never born ----
 def generations(archive):
     return [json.loads(archive.get(key)) for key in archive.generations()]

@@ -32,13 +32,22 @@ static struct stop stop;
 static struct lead_context context;
 static struct lead *lead;
 static sqlite3 *app;
+static sqlite3 *reader;
 
-static void publish_nothing(void *arg, const struct replicator_status *status,
-                            const struct state_wal_map *map)
+/* What happens in between: once, when a connection of the lead begins a statement that starts so. */
+static struct {
+    const char *statement;
+    void (*act)(void);
+} moment;
+
+static struct replicator_status published;
+
+static void publish(void *arg, const struct replicator_status *status,
+                    const struct state_wal_map *map)
 {
     (void)arg;
-    (void)status;
     (void)map;
+    published = *status;
 }
 
 static int setup(void **state)
@@ -56,9 +65,11 @@ static int setup(void **state)
                                     .spool = &scene.spool,
                                     .state = &scene.shared,
                                     .stop = &stop,
-                                    .publish = publish_nothing};
+                                    .publish = publish};
     lead = NULL;
     app = NULL;
+    reader = NULL;
+    moment.act = NULL;
     return 0;
 }
 
@@ -66,6 +77,7 @@ static int teardown(void **state)
 {
     (void)state;
     lead_destroy(lead);
+    (void)sqlite3_close(reader);
     (void)sqlite3_close(app);
     stop_deinit(&stop);
     start_scene_tear_down();
@@ -138,6 +150,99 @@ static void backfill(void)
     assert_int_equal(wal_index_backfilled(&lead->connections.index), wal_now().mx_frame);
 }
 
+static int moment_comes(unsigned type, void *arg, void *statement, void *text)
+{
+    (void)type;
+    (void)arg;
+    (void)statement;
+    if (moment.act != NULL && strncmp(text, moment.statement, strlen(moment.statement)) == 0) {
+        void (*act)(void) = moment.act;
+        moment.act = NULL;
+        act();
+    }
+    return 0;
+}
+
+static void at(sqlite3 *db, const char *statement, void (*act)(void))
+{
+    moment.statement = statement;
+    moment.act = act;
+    assert_int_equal(sqlite3_trace_v2(db, SQLITE_TRACE_STMT, moment_comes, NULL), SQLITE_OK);
+}
+
+static struct lead_reader *other_reader(void)
+{
+    return &lead->connections.readers[1 - lead->connections.current];
+}
+
+/* A stranger in a read transaction at the WAL's end: it lets a checkpoint copy all, and no reset happen. */
+static void begin_reading(void)
+{
+    assert_int_equal(sqlite3_open(scene.sidecar.database, &reader), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(reader, "BEGIN; SELECT count(*) FROM test;", NULL, NULL, NULL),
+                     SQLITE_OK);
+}
+
+static void end_reading(void)
+{
+    assert_int_equal(sqlite3_exec(reader, "COMMIT", NULL, NULL, NULL), SQLITE_OK);
+}
+
+static void insert_one(void)
+{
+    insert(1, 10);
+}
+
+static int64_t stamped_ms;
+
+static void commit_stamped_long_ago(void)
+{
+    insert(1, 10);
+    stamped_ms = clk_boottime_ms() - 10000;
+    atomic_store(&scene.shared.live->uncaptured_ms, stamped_ms);
+}
+
+/* As a writer leaves it that is killed between the header's two copies: the new one is whole, the old one not. */
+static void tear_the_wal_index(void)
+{
+    uint32_t change;
+    int fd = open(scratch_path(&scene.scratch, "state.db-shm"), O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, &change, sizeof change, 48 + 8), sizeof change);
+    change++;
+    assert_int_equal(pwrite(fd, &change, sizeof change, 48 + 8), sizeof change);
+    assert_int_equal(close(fd), 0);
+}
+
+static void begin_another_generation(void)
+{
+    struct wal_point parent_point = lead->segmenter.link;
+    struct generation_id parent = lead->generation;
+    struct wal_index_header header = wal_now();
+    check_ok(lead_cut(lead, &err));
+    check_ok(
+        lead_begin_generation(lead, CAUSE_OUTAGE, "a test", &parent, &parent_point, &header, &err));
+}
+
+/* As after an outage, and nobody writes: a stranger's checkpoint ends between the pass's look and its reader. */
+static void test_lead__a_pass_never_lands_on_mark_0(void **state)
+{
+    (void)state;
+    begin(FIRST_START);
+    connect_app();
+    insert(10, 3000);
+    check_ok(lead_pass(lead, &err));
+    begin_another_generation();
+    struct wal_index_header before = wal_now();
+    at(other_reader()->db, "BEGIN", backfill);
+    check_ok(lead_pass(lead, &err));
+    assert_int_equal(lead->follower.end.position.frame_no, before.mx_frame);
+    backfill();
+
+    insert(1, 10); /* a writer that finds no mark but 0 would begin the WAL anew now */
+    assert_true(wal_salts_equal(wal_now().salts, before.salts));
+}
+
 static void test_lead__a_pass_over_a_backfilled_wal_keeps_its_mark(void **state)
 {
     (void)state;
@@ -149,11 +254,7 @@ static void test_lead__a_pass_over_a_backfilled_wal_keeps_its_mark(void **state)
     struct wal_index_header before = wal_now();
 
     /* as after an outage: a new generation begins with frame 1 of this WAL, which must not be reset */
-    struct wal_point parent_point = lead->segmenter.link;
-    struct generation_id parent = lead->generation;
-    check_ok(lead_cut(lead, &err));
-    check_ok(
-        lead_begin_generation(lead, CAUSE_OUTAGE, "a test", &parent, &parent_point, &before, &err));
+    begin_another_generation();
     check_ok(lead_pass(lead, &err));
     assert_int_equal(lead->follower.end.position.frame_no, before.mx_frame);
 
@@ -204,6 +305,152 @@ static void ship(void)
         shipper_get_view(lead->shipper, &view);
     } while (view.spool_segments > 0 && clk_monotonic_ms() < until);
     assert_int_equal(view.spool_segments, 0);
+}
+
+/* The mark that follows a freeze is not above what the lead takes it for: it would checkpoint to the end. */
+static void test_lead__a_freeze_knows_its_new_mark(void **state)
+{
+    (void)state;
+    begin(FIRST_START);
+    connect_app();
+    insert(ROWS_OF_A_FREEZE, 4000);
+    check_ok(lead_pass(lead, &err));
+    /* two swaps: to mark 0 on the other reader, and from there back to this one */
+    at(lead->connections.readers[lead->connections.current].db, "BEGIN", insert_one);
+    maintain_until_reset();
+    assert_null(moment.act);
+    assert_int_equal(lead->mark_frame, wal_now().mx_frame);
+}
+
+/* A sibling commits behind mark 0 before the leader does; it stamped that, and the stamp is the oldest. */
+static void test_lead__a_commit_at_mark_0_keeps_its_stamp(void **state)
+{
+    (void)state;
+    struct state_live *live = scene.shared.live;
+    begin(FIRST_START);
+    connect_app();
+    insert(ROWS_OF_A_FREEZE, 4000);
+    check_ok(lead_pass(lead, &err));
+    check_ok(lead_cut(lead, &err));
+    at(lead->connections.write_db, "BEGIN IMMEDIATE", commit_stamped_long_ago);
+    maintain_until_reset();
+    assert_null(moment.act);
+    int64_t stamp = atomic_load(&live->capturing_ms);
+    assert_true(stamp != 0 && stamp <= stamped_ms);
+}
+
+/* A foreign commit is stamped when it is seen, a stamp that comes late may be older: the oldest stays. */
+static void test_lead__an_older_stamp_that_comes_late_counts(void **state)
+{
+    (void)state;
+    struct state_live *live = scene.shared.live;
+    begin(FIRST_START);
+    connect_app();
+    insert(1, 10);
+    check_ok(lead_pass(lead, &err));
+    int64_t seen_ms = atomic_load(&live->capturing_ms);
+    assert_true(seen_ms != 0);
+    atomic_store(&live->uncaptured_ms, seen_ms - 1000);
+    check_ok(lead_pass(lead, &err));
+    assert_int_equal(atomic_load(&live->capturing_ms), seen_ms - 1000);
+}
+
+/* Frames that nobody captures go with the WAL: the reader that held it leaves behind the look at the marks. */
+static void test_lead__a_reader_that_leaves_late_hides_no_reset(void **state)
+{
+    (void)state;
+    struct state_record record;
+    begin(FIRST_START);
+    connect_app();
+    insert(10, 3000);
+    check_ok(lead_pass(lead, &err));
+    check_ok(lead_cut(lead, &err));
+    ship();
+    lead->capture = CAPTURE_OUTAGE;
+    insert(ROWS_OF_A_FREEZE, 4000);
+    check_ok(lead_pass(lead, &err));
+    begin_reading();
+    at(lead->connections.write_db, "BEGIN IMMEDIATE", end_reading);
+    maintain_until_reset();
+    assert_null(moment.act);
+    state_get(&scene.shared, &record);
+    assert_false(record.replicated);
+    die();
+    start_scene_decide(START_SERVE, CONTINUES, "");
+    assert_false(scene.plan.continues);
+}
+
+/* The same, and the note cannot be written: the next one that can says it. */
+static void test_lead__a_reset_whose_note_failed_is_told_later(void **state)
+{
+    (void)state;
+    struct state_record record;
+    begin(FIRST_START);
+    connect_app();
+    insert(10, 3000);
+    check_ok(lead_pass(lead, &err));
+    check_ok(lead_cut(lead, &err));
+    lead->capture = CAPTURE_OUTAGE;
+    insert(ROWS_OF_A_FREEZE, 4000);
+    check_ok(lead_pass(lead, &err));
+    backfill();
+    char *database = scene.sidecar.database;
+    size_t count = strlen(database);
+    (void)snprintf(database + count, FSIO_PATH_BYTES - count, "/x");
+    int64_t until = clk_monotonic_ms() + WAIT_MS;
+    while (lead->wal_resets == 0 && clk_monotonic_ms() < until) {
+        (void)!lead_maintain(lead, &err);
+    }
+    database[count] = '\0';
+    assert_int_equal(lead->wal_resets, 1);
+    check_ok(lead_note_checkpoint(lead, false, &err));
+    state_get(&scene.shared, &record);
+    assert_false(record.replicated);
+}
+
+/* A reader that stays: the first commit behind mark 0 is appended, and no reset follows any more. */
+static void test_lead__a_note_goes_when_no_reset_came(void **state)
+{
+    (void)state;
+    struct state_record record;
+    begin(FIRST_START);
+    connect_app();
+    insert(ROWS_OF_A_FREEZE, 4000);
+    check_ok(lead_pass(lead, &err));
+    begin_reading();
+    struct wal_index_header before = wal_now();
+    int64_t until = clk_monotonic_ms() + WAIT_MS;
+    while (wal_now().mx_frame == before.mx_frame && clk_monotonic_ms() < until) {
+        check_ok(lead_maintain(lead, &err));
+    }
+    assert_int_equal(wal_now().mx_frame, before.mx_frame + 1);
+    assert_true(wal_salts_equal(wal_now().salts, before.salts));
+    assert_false(lead->at_mark0);
+    state_get(&scene.shared, &record);
+    assert_false(record.reset_follows);
+    assert_true(record.replicated);
+}
+
+/* Recovery of the wal-index needs CKPT, which mark 0 holds: the lead gives both up and starts over. */
+static void test_lead__mark_0_is_left_when_the_wal_index_is_torn(void **state)
+{
+    (void)state;
+    begin(FIRST_START);
+    connect_app();
+    insert(ROWS_OF_A_FREEZE, 4000);
+    check_ok(lead_pass(lead, &err));
+    /* the reader on k > 0 ends when the other one has mark 0 */
+    at(lead->connections.readers[lead->connections.current].db, "COMMIT", tear_the_wal_index);
+    enum rc rc = RC_OK;
+    int64_t begun = clk_monotonic_ms();
+    while (rc == RC_OK && clk_monotonic_ms() < begun + WAIT_MS) {
+        rc = lead_maintain(lead, &err);
+    }
+    check_fails(RC_BUSY, rc);
+    assert_true(lead->at_mark0);
+    assert_true(clk_monotonic_ms() - begun < 5000);
+    die();
+    insert(1, 10);
 }
 
 /* A lead that noted a reset, made it and died; then the archive cannot be read, and another one begins. */
@@ -321,6 +568,49 @@ static void test_lead__the_oldest_commits_stamp_stays_until_its_segment_is_cut(v
     assert_int_equal(atomic_load(&live->capturing_ms), 0);
 }
 
+/* One byte of the frame's page, in its middle. */
+static void spoil_frame(uint32_t frame_no)
+{
+    int fd = open(scene.sidecar.wal, O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    off_t at = (off_t)wal_frame_offset(PAGE_BYTES, frame_no + 1) - PAGE_BYTES / 2;
+    assert_int_equal(pwrite(fd, "\xa5", 1, at), 1);
+    assert_int_equal(close(fd), 0);
+}
+
+/* As SQLite's spill bug leaves it. */
+static void spoil_last_frame(void)
+{
+    struct fsio_stat stat;
+    check_ok(fsio_stat(scene.sidecar.wal, &stat, &err));
+    spoil_frame(
+        (uint32_t)((stat.size_bytes - WAL_HEADER_BYTES) / (PAGE_BYTES + WAL_FRAME_HEADER_BYTES)));
+}
+
+/* What lies behind a bad frame is in no archive: the cut of what lay before it ends no lag. */
+static void test_lead__a_bad_frame_keeps_the_stamp(void **state)
+{
+    (void)state;
+    struct shipper_view view;
+    begin(FIRST_START);
+    connect_app();
+    check_ok(lead_pass(lead, &err));
+    check_ok(lead_cut(lead, &err));
+    int64_t now = clk_boottime_ms();
+    insert(1, 10);
+    insert(1, 10);
+    spoil_last_frame();
+    atomic_store(&scene.shared.live->uncaptured_ms, now);
+    check_ok(lead_pass(lead, &err));
+    assert_int_equal(lead->capture, CAPTURE_BAD_FRAME);
+    assert_true(segmenter_is_empty(&lead->segmenter));
+    assert_int_equal(atomic_load(&scene.shared.live->capturing_ms), now);
+    ship();
+    shipper_get_view(lead->shipper, &view);
+    lead_publish(lead, &view);
+    assert_true(published.lag_frames > 0);
+}
+
 static void test_lead__a_snapshot_begins_where_the_capture_stands(void **state)
 {
     (void)state;
@@ -351,25 +641,6 @@ static void test_lead__goes_on_inside_a_large_transaction(void **state)
 }
 
 /* ---- a bad frame ---- */
-
-/* One byte of the frame's page, in its middle. */
-static void spoil_frame(uint32_t frame_no)
-{
-    int fd = open(scene.sidecar.wal, O_WRONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    off_t at = (off_t)wal_frame_offset(PAGE_BYTES, frame_no + 1) - PAGE_BYTES / 2;
-    assert_int_equal(pwrite(fd, "\xa5", 1, at), 1);
-    assert_int_equal(close(fd), 0);
-}
-
-/* As SQLite's spill bug leaves it. */
-static void spoil_last_frame(void)
-{
-    struct fsio_stat stat;
-    check_ok(fsio_stat(scene.sidecar.wal, &stat, &err));
-    spoil_frame(
-        (uint32_t)((stat.size_bytes - WAL_HEADER_BYTES) / (PAGE_BYTES + WAL_FRAME_HEADER_BYTES)));
-}
 
 /* What the loop does then: a freeze, and a generation that has all that is in the database. */
 static void next_generation_has_all(const struct generation_id *before)
@@ -587,38 +858,34 @@ static void test_lead__a_packed_snapshot_of_overwritten_frames_is_dropped(void *
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_lead__a_pass_over_a_backfilled_wal_keeps_its_mark,
-                                        setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lead__a_freeze_captures_what_no_pass_has_seen, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_lead__a_noted_reset_is_believed, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lead__a_noted_reset_is_not_believed_of_another_file,
-                                        setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lead__after_a_freeze_others_may_checkpoint_and_write,
-                                        setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lead__a_checkpoint_is_noted_until_its_end_is, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(
-            test_lead__the_oldest_commits_stamp_stays_until_its_segment_is_cut, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lead__a_snapshot_begins_where_the_capture_stands,
-                                        setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lead__goes_on_inside_a_large_transaction, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_lead__begins_in_front_of_a_bad_frame, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lead__begins_at_mark_0_in_front_of_a_bad_frame, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_lead__a_pass_over_a_backfilled_wal_meets_a_bad_frame,
-                                        setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lead__no_snapshot_begins_behind_a_bad_frame, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_lead__a_resumption_that_fails_starts_over, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_lead__a_packed_snapshot_on_the_chain_is_resumed, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(test_lead__a_packed_snapshot_of_lost_frames_is_dropped,
-                                        setup, teardown),
-        cmocka_unit_test_setup_teardown(
-            test_lead__a_packed_snapshot_of_overwritten_frames_is_dropped, setup, teardown),
+#define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+        CASE(test_lead__a_pass_never_lands_on_mark_0),
+        CASE(test_lead__a_pass_over_a_backfilled_wal_keeps_its_mark),
+        CASE(test_lead__a_freeze_captures_what_no_pass_has_seen),
+        CASE(test_lead__a_freeze_knows_its_new_mark),
+        CASE(test_lead__a_commit_at_mark_0_keeps_its_stamp),
+        CASE(test_lead__an_older_stamp_that_comes_late_counts),
+        CASE(test_lead__a_reader_that_leaves_late_hides_no_reset),
+        CASE(test_lead__a_reset_whose_note_failed_is_told_later),
+        CASE(test_lead__a_note_goes_when_no_reset_came),
+        CASE(test_lead__mark_0_is_left_when_the_wal_index_is_torn),
+        CASE(test_lead__a_noted_reset_is_believed),
+        CASE(test_lead__a_noted_reset_is_not_believed_of_another_file),
+        CASE(test_lead__after_a_freeze_others_may_checkpoint_and_write),
+        CASE(test_lead__a_checkpoint_is_noted_until_its_end_is),
+        CASE(test_lead__the_oldest_commits_stamp_stays_until_its_segment_is_cut),
+        CASE(test_lead__a_bad_frame_keeps_the_stamp),
+        CASE(test_lead__no_snapshot_begins_behind_a_bad_frame),
+        CASE(test_lead__a_snapshot_begins_where_the_capture_stands),
+        CASE(test_lead__goes_on_inside_a_large_transaction),
+        CASE(test_lead__begins_in_front_of_a_bad_frame),
+        CASE(test_lead__begins_at_mark_0_in_front_of_a_bad_frame),
+        CASE(test_lead__a_pass_over_a_backfilled_wal_meets_a_bad_frame),
+        CASE(test_lead__a_resumption_that_fails_starts_over),
+        CASE(test_lead__a_packed_snapshot_on_the_chain_is_resumed),
+        CASE(test_lead__a_packed_snapshot_of_lost_frames_is_dropped),
+        CASE(test_lead__a_packed_snapshot_of_overwritten_frames_is_dropped),
+#undef CASE
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -221,6 +221,44 @@ static void test_start_frames__row_12_the_wal_is_gone(void **state)
     start_scene_decide(START_SERVE, 15, "continuing");
 }
 
+/* A checkpoint that everybody saw had copied the WAL up to `frame`, the server idle; then the WAL went. */
+static void note_backfilled(uint32_t frame)
+{
+    struct state_record record;
+    state_edit_begin(&scene.shared, &record);
+    record.backfilled = frame;
+    check_ok(state_edit_end(&scene.shared, &record, &err));
+}
+
+/* Noted as wholly in the file, the WAL may be reset by the next commit while nobody leads: nothing is lost. */
+static void test_start_frames__row_15_the_noted_checkpoint_had_it_all(void **state)
+{
+    (void)state;
+    lay(false, &wal, 1, 1, 4);
+    note_ours(4);
+    note_backfilled(3);
+    start_scene_decide(START_WAIT, 12, "gone");
+    note_backfilled(4);
+    start_scene_decide(START_SERVE, 15, "continuing");
+    check_ok(fsio_replace_file(scene.sidecar.wal, other_wal.bytes, WAL_HEADER_BYTES, false, &err));
+    start_scene_decide(START_SERVE, 15, "continuing");
+}
+
+/* What was copied is of another WAL than the chain's end: it says nothing about that. */
+static void test_start_frames__row_12_another_wal_was_in_the_file(void **state)
+{
+    (void)state;
+    struct state_record record;
+    lay(false, &wal, 1, 1, 4);
+    note_ours(4);
+    note_backfilled(4);
+    state_edit_begin(&scene.shared, &record);
+    record.captured_salts = other_wal.salts;
+    record.captured = point_at(2);
+    check_ok(state_edit_end(&scene.shared, &record, &err));
+    start_scene_decide(START_WAIT, 12, "gone");
+}
+
 /* What the archive has is not shipped again, what it lacks is. */
 static void test_start_frames__row_15_ships_what_is_spooled(void **state)
 {
@@ -273,6 +311,8 @@ int main(void)
         CASE(test_start_frames__row_12_two_histories),
         CASE(test_start_frames__row_12_other_frames_in_the_spool),
         CASE(test_start_frames__row_12_the_wal_is_gone),
+        CASE(test_start_frames__row_15_the_noted_checkpoint_had_it_all),
+        CASE(test_start_frames__row_12_another_wal_was_in_the_file),
         CASE(test_start_frames__row_15_ships_what_is_spooled),
 #undef CASE
     };
