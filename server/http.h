@@ -76,7 +76,10 @@ bool http_has_room(const struct http *http);
 /* Whether to wait for the listening socket now; false: at a limit, or a stop has begun. */
 bool http_may_accept(const struct http *http);
 
-/* Takes in some of those who wait at the listening socket; never blocks. */
+/*
+ * Takes in some of those who wait at the listening socket; never blocks. Goes beyond the limit only if
+ * http_is_full has said so before: the others may be a sibling's.
+ */
 void http_accept(struct http *http, int64_t now_ms);
 
 /*
