@@ -155,8 +155,10 @@ static void take_event(struct handover *handover, const struct door_event *event
     case DOOR_EVENT_CONN:
         http_adopt(handover->config.http, event->fd, now_ms);
         break;
-    case DOOR_EVENT_ROOM:
-        http_pass_idle(handover->config.http);
+    case DOOR_EVENT_ROOM: /* each door that a leaver finds says so, also to one that passes nothing */
+        if (handover->config.pass_connections) {
+            http_pass_idle(handover->config.http);
+        }
         break;
     case DOOR_EVENT_LOST:
         log_info("door", "lost, looking for it  reason=\"%s\"", err->text);
