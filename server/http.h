@@ -84,7 +84,7 @@ void http_accept(struct http *http, int64_t now_ms);
 
 /*
  * Takes in a live connection of another process, at a request boundary; takes `fd`. It is served beyond the
- * limit too (what the door has sent before it learns that we are full), up to a second one.
+ * limit too, up to a second one, and closed beyond that: ask http_is_full before.
  */
 void http_adopt(struct http *http, int fd, int64_t now_ms);
 

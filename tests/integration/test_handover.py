@@ -213,6 +213,52 @@ def test_handover__drain_by_choice_finds_the_door_late(door, scene, why_away):
     new.stop_clean()
 
 
+# ---- full ----
+
+def test_handover__a_release_fills_the_sibling(door, scene):
+    """The sibling becomes full in a breath, by new clients (32 at a time) and by what a leaver passes to it (64):
+    it takes what it has room for, and no more; the rest is another one's, which has stood still meanwhile."""
+    limit = 272
+    leaver = app(door, scene)
+    sibling = app(door, scene, name="sibling", CONNECTIONS_MAX=limit)
+    roomy = app(door, scene, name="roomy")
+    sibling.freeze()
+    roomy.freeze()
+    clients = [Raw(leaver) for _ in range(600)]
+    for client in clients:
+        assert client.send(get()).answer()[0] == 200
+    leaver.stop_clean()
+    clients += [Raw(sibling) for _ in range(400)]
+    sibling.thaw()
+    until(lambda: "may not come" in sibling.log(), "it to be full")
+    assert sibling.connections(door.port) == limit
+    roomy.thaw()
+    for client in clients:
+        answer = client.send(get()).answer()
+        assert answer and answer[0] == 200, answer
+    for client in clients:
+        client.close()
+    for server in (sibling, roomy):
+        server.stop_clean()
+
+
+def test_handover__a_full_server_passes_all_on(door, scene):
+    """Full, and so away from the door: at a stop it comes back to it, and waits for room there."""
+    server = app(door, scene, CONNECTIONS_MAX=400)
+    clients = [Raw(server) for _ in range(400)]  # more than a queue of the kernel holds
+    for client in clients:
+        assert client.send(get()).answer()[0] == 200
+    until(lambda: "may not come" in server.log(), "it to be full")
+    server.stop_clean()
+    assert passed_on(server) == (400, 0)
+    door.wait_counts(0, 400)
+    new = app(door, scene)
+    for client in clients:
+        assert client.send(get()).answer()[0] == 200
+        client.close()
+    new.stop_clean()
+
+
 # ---- the door, absent or restarted ----
 
 def test_handover__the_door_is_restarted(door, scene):
