@@ -137,6 +137,7 @@ def test_siblings__full_in_a_burst(door, scene):
     """More clients at once than one has room for: it takes those, and the sibling, which has stood still
     meanwhile, gets all the others. None is told 503."""
     roomy = wait_joined(behind(door, scene.server(None, name="roomy")).start())
+    all_are_served(roomy, 1)  # so it has told that it lets clients in
     small = wait_joined(behind(door, scene.server(None, name="small", CONNECTIONS_MAX=10)).start())
     for server in (roomy, small):
         server.freeze()
