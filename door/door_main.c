@@ -71,11 +71,11 @@ static enum rc open_signals(int *fd, struct err *err)
 
 static enum rc run_until_signal(struct door_hall *hall, int signal_fd, struct err *err)
 {
-    struct pollfd ready[] = {{.fd = door_hall_get_fd(hall), .events = POLLIN},
-                             {.fd = signal_fd, .events = POLLIN}};
+    struct pollfd ready[] = {{.fd = -1, .events = POLLIN}, {.fd = signal_fd, .events = POLLIN}};
     enum rc rc = RC_OK;
 
     while (rc == RC_OK) {
+        ready[0].fd = door_hall_get_fd(hall); /* none while somebody has to wait */
         if (poll(ready, 2, door_hall_get_timeout_ms(hall)) < 0 && errno != EINTR) {
             return err_set_errno(err, RC_IO, "poll");
         }

@@ -20,7 +20,8 @@ struct handover {
     struct door_client *client; /* NULL: not looked for yet */
     int64_t missing_since_ms;   /* 0: the door is there */
     bool warned;
-    bool away;            /* from the door, by our choice */
+    bool away; /* from the door, by our choice */
+    bool leaving;
     struct lockfile open; /* held: this server lets clients in */
     bool open_failed;     /* said once */
     bool sibling_is_open; /* as of the last look */
@@ -155,8 +156,10 @@ static void take_event(struct handover *handover, const struct door_event *event
     case DOOR_EVENT_CONN:
         http_adopt(handover->config.http, event->fd, now_ms);
         break;
-    case DOOR_EVENT_ROOM:
-        http_pass_idle(handover->config.http);
+    case DOOR_EVENT_ROOM: /* each door that a leaver finds says so, also to one that passes nothing */
+        if (handover->config.pass_connections) {
+            http_pass_idle(handover->config.http);
+        }
         break;
     case DOOR_EVENT_LOST:
         log_info("door", "lost, looking for it  reason=\"%s\"", err->text);
@@ -166,10 +169,19 @@ static void take_event(struct handover *handover, const struct door_event *event
     }
 }
 
+/*
+ * What a full server does not hear it has not confirmed: the pause that follows gives it back. A leaver adopts
+ * nothing, and hears when there is room for its own.
+ */
+static bool may_hear(const struct handover *handover)
+{
+    return handover->leaving || !http_is_full(handover->config.http);
+}
+
 void handover_run(struct handover *handover, int64_t now_ms)
 {
     struct door_event event = {.kind = DOOR_EVENT_NONE, .fd = -1};
-    for (unsigned i = 0; i < HANDOVER_EVENTS_MAX; i++) {
+    for (unsigned i = 0; i < HANDOVER_EVENTS_MAX && may_hear(handover); i++) {
         struct err err = ERR_INIT;
         if (door_client_next(handover->client, &event, &err) != RC_OK) {
             log_error("door", "%s", err.text);
@@ -205,6 +217,7 @@ bool handover_leave(struct handover *handover, int64_t now_ms)
         return false;
     }
     handover->away = false;
+    handover->leaving = true;
     if (door_client_leave(handover->client, &err) != RC_OK) {
         log_info("door", "leaving  detail=\"%s\"", err.text);
     }

@@ -37,7 +37,7 @@ void handover_destroy(struct handover *handover); /* NULL is legal */
 RC_MUST_CHECK enum rc handover_join(struct handover *handover, int64_t now_ms, struct err *err);
 int handover_fd(const struct handover *handover); /* -1 before */
 
-/* Does what the door has sent. Never blocks. */
+/* Does what the door has sent, as long as there is room for connections. Never blocks. */
 void handover_run(struct handover *handover, int64_t now_ms);
 
 /* Whether the door may send connections here. Legal again and again, also before joining. */

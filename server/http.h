@@ -76,12 +76,15 @@ bool http_has_room(const struct http *http);
 /* Whether to wait for the listening socket now; false: at a limit, or a stop has begun. */
 bool http_may_accept(const struct http *http);
 
-/* Takes in some of those who wait at the listening socket; never blocks. */
+/*
+ * Takes in some of those who wait at the listening socket; never blocks. Goes beyond the limit only if
+ * http_is_full has said so before: the others may be a sibling's.
+ */
 void http_accept(struct http *http, int64_t now_ms);
 
 /*
  * Takes in a live connection of another process, at a request boundary; takes `fd`. It is served beyond the
- * limit too (what the door has sent before it learns that we are full), up to a second one.
+ * limit too, up to a second one, and closed beyond that: ask http_is_full before.
  */
 void http_adopt(struct http *http, int fd, int64_t now_ms);
 

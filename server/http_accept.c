@@ -70,8 +70,12 @@ static unsigned accept_some(struct http *http, unsigned most)
 
 void http_accept(struct http *http, int64_t now_ms)
 {
+    unsigned most = HTTP_ACCEPTS_MAX;
+    if (!http_is_full(http) && http->config.connections_max - http->connections < most) {
+        most = http->config.connections_max - http->connections;
+    }
     http->now_ms = now_ms;
-    (void)accept_some(http, HTTP_ACCEPTS_MAX);
+    (void)accept_some(http, most);
 }
 
 unsigned http_accept_rest(struct http *http)

@@ -166,13 +166,14 @@ static void decide_to_open(struct http_loop *loop, int64_t now_ms)
     loop->crowded =
         http_is_full(loop->config.http) || (loop->crowded && !http_has_room(loop->config.http));
     loop->able = !loop->crowded && backend_can_serve(loop->config.backend);
+    /* before the look at siblings: who tells it sees none */
+    handover_tell_open(handover, loop->able && loop->config.listener->fd >= 0);
     loop->open =
         loop->able || (settle(loop, now_ms) && !handover_sibling_is_open(handover, now_ms));
     if (loop->open && handover_fd(handover) < 0) {
         join_door(loop, now_ms);
     }
     handover_attend(handover, loop->open && !loop->crowded);
-    handover_tell_open(handover, loop->able && loop->config.listener->fd >= 0);
 }
 
 /* ---- health ---- */

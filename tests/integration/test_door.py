@@ -8,6 +8,7 @@ the kernel; nothing is waited for by sleeping, every wait has a deadline.
 
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -74,6 +75,23 @@ class Door:
 
     def await_counts(self, apps, parked):
         until(lambda: self.counts() == (apps, parked), f"{apps} apps, {parked} parked")
+
+    def leave_no_descriptor(self):
+        """It may open none from now on; returns what undoes that."""
+        pid = self.process.pid
+        _, most = limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        in_use = len(os.listdir(f"/proc/{pid}/fd"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (in_use, most))
+        return lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+    def sleeps(self):
+        """How often it has slept so far: one that spins never does."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"\nvoluntary_ctxt_switches:\s*(\d+)", status)[1])
+
+    def await_sleeps(self, count):
+        before = self.sleeps()
+        until(lambda: self.sleeps() >= before + count, "the door to sleep between its looks")
 
     def stop(self, sig=signal.SIGTERM):
         if self.process and self.process.poll() is None:
@@ -260,6 +278,40 @@ def test_stopped_app_attracts_few(door):
     for _ in range(32):
         healthy.adopt()
     servers = {conn.getpeername(): conn for conn in healthy.conns}
+    for client in clients:
+        talk(client, servers[client.getsockname()])
+
+
+# ---- somebody has to wait: the door's epoll set is readable all the while ----
+
+def test_a_peer_without_a_descriptor_waits_and_the_door_sleeps(door):
+    door.start()
+    app = App(door).expect_listener()
+    give_back = door.leave_no_descriptor()
+    late = App(door)
+    until(lambda: "a peer must wait" in Path(door.log).read_text(), "a word about it")
+    door.await_sleeps(20)
+    give_back()
+    late.expect_listener()
+    client = connect(door)
+    app.accept()
+    app.leave()
+    talk(client, late.adopt())
+
+
+def test_a_leaver_without_a_descriptor_waits_and_the_door_sleeps(door):
+    door.start()
+    leaver = App(door).expect_listener()
+    clients = [connect(door) for _ in range(3)]
+    for _ in clients:
+        leaver.accept()
+    give_back = door.leave_no_descriptor()
+    leaver.leave()
+    until(lambda: "a leaver must wait" in Path(door.log).read_text(), "a word about it")
+    door.await_sleeps(20)
+    give_back()
+    app = App(door).expect_listener()
+    servers = {conn.getpeername(): conn for conn in (app.adopt() for _ in clients)}
     for client in clients:
         talk(client, servers[client.getsockname()])
 

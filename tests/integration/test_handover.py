@@ -10,7 +10,7 @@ import pytest
 
 from harness import oracle
 from harness.door import Door, behind, wait_joined
-from harness.env import is_slow_build, program
+from harness.env import hooks_program, is_slow_build, program
 from harness.raw import Raw, chunked, get, once, post
 from harness.wait import until
 
@@ -174,6 +174,90 @@ def test_handover__drain_by_choice(door, scene):
         assert passed_on(old)[0] == 0
         assert client.is_closed()
     door.wait_counts(0, 0)
+
+
+@pytest.mark.skipif(is_slow_build(), reason="the hooks flavour is a build of its own")
+@pytest.mark.parametrize("why_away", ["the door is restarted", "the server is full"])
+def test_handover__drain_by_choice_finds_the_door_late(door, scene, why_away):
+    """Not joined when it is told to stop, and joined during the drain (which lasts as long as the test wants):
+    the door is told, a new one gets the listener, so that nobody in its queue is lost; no connection goes."""
+    server = app(door, scene, binary=hooks_program("server"), DOOR_CONNECTIONS="drain", CONNECTIONS_MAX=4,
+                 TEST_LEAVE_FOR_EVER=1)
+    clients = [Raw(server).send(get()) for _ in range(4 if "full" in why_away else 2)]
+    for client in clients:
+        assert client.answer()[0] == 200
+    slow = clients[-1].send(post("0123456789")[:-5])
+    if "full" in why_away:
+        until(lambda: "may not come" in server.log(), "it to be full")
+    else:
+        door.signal(signal.SIGTERM)
+        assert door.wait() == 0
+    joins = door.log().count("app joined")
+    server.signal(signal.SIGTERM)
+    until(lambda: "draining" in server.log(), "the stop to begin")
+    late = Raw(server).send(get())  # waits in the kernel's queue
+    if "restarted" in why_away:
+        joins = 0
+        door.start()
+    until(lambda: server.check_alive() or door.log().count("app joined") > joins, "it to find the door")
+    status, headers, _ = slow.send("56789").answer()
+    assert (status, headers["connection"].lower()) == (200, "close")
+    assert server.wait() == 0
+    assert passed_on(server)[0] == 0
+    for client in clients:
+        assert client.is_closed()
+        client.close()
+    new = app(door, scene)
+    assert late.answer()[0] == 200
+    late.close()
+    new.stop_clean()
+
+
+# ---- full ----
+
+def test_handover__a_release_fills_the_sibling(door, scene):
+    """The sibling becomes full in a breath, by new clients (32 at a time) and by what a leaver passes to it (64):
+    it takes what it has room for, and no more; the rest is another one's, which has stood still meanwhile."""
+    limit = 272
+    roomy = app(door, scene, name="roomy")
+    assert once(roomy, get())[0] == 200  # so it has told that it lets clients in
+    leaver = app(door, scene)
+    sibling = app(door, scene, name="sibling", CONNECTIONS_MAX=limit)
+    sibling.freeze()
+    roomy.freeze()
+    clients = [Raw(leaver) for _ in range(600)]
+    for client in clients:
+        assert client.send(get()).answer()[0] == 200
+    leaver.stop_clean()
+    clients += [Raw(sibling) for _ in range(400)]
+    sibling.thaw()
+    until(lambda: "may not come" in sibling.log(), "it to be full")
+    assert sibling.connections(door.port) <= limit
+    roomy.thaw()
+    for client in clients:
+        answer = client.send(get()).answer()
+        assert answer and answer[0] == 200, answer
+    for client in clients:
+        client.close()
+    for server in (sibling, roomy):
+        server.stop_clean()
+
+
+def test_handover__a_full_server_passes_all_on(door, scene):
+    """Full, and so away from the door: at a stop it comes back to it, and waits for room there."""
+    server = app(door, scene, CONNECTIONS_MAX=400)
+    clients = [Raw(server) for _ in range(400)]  # more than a queue of the kernel holds
+    for client in clients:
+        assert client.send(get()).answer()[0] == 200
+    until(lambda: "may not come" in server.log(), "it to be full")
+    server.stop_clean()
+    assert passed_on(server) == (400, 0)
+    door.wait_counts(0, 400)
+    new = app(door, scene)
+    for client in clients:
+        assert client.send(get()).answer()[0] == 200
+        client.close()
+    new.stop_clean()
 
 
 # ---- the door, absent or restarted ----

@@ -133,6 +133,26 @@ def test_siblings__a_full_one_leaves_clients_to_the_sibling(door, scene):
         server.stop_clean()
 
 
+def test_siblings__full_in_a_burst(door, scene):
+    """More clients at once than one has room for: it takes those, and the sibling, which has stood still
+    meanwhile, gets all the others. None is told 503."""
+    roomy = wait_joined(behind(door, scene.server(None, name="roomy")).start())
+    all_are_served(roomy, 1)  # so it has told that it lets clients in
+    small = wait_joined(behind(door, scene.server(None, name="small", CONNECTIONS_MAX=10)).start())
+    for server in (roomy, small):
+        server.freeze()
+    clients = [Raw(small).send(get()) for _ in range(200)]
+    small.thaw()
+    until(lambda: "may not come" in small.log(), "the small one to be full")
+    roomy.thaw()
+    for client in clients:
+        answer = client.answer()
+        assert answer and answer[0] == 200, answer
+        client.close()
+    for server in (roomy, small):
+        server.stop_clean()
+
+
 # ---- stopping ----
 
 def test_siblings__woken_for_clients_and_stopped(door, scene):

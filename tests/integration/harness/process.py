@@ -126,15 +126,16 @@ class Process:
                    if thread is None or text.startswith(f"Name:\t{thread}\n"))
 
     def connections(self, port):
-        """How many connections of clients of that port it holds."""
+        """How many connections of clients of that port it holds. The kernel's list of sockets is no snapshot:
+        one may be in it twice, or be missing, where others come and go meanwhile."""
         sockets = set()
         for fd in Path(f"/proc/{self.pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):  # closed since the folder was read
                 sockets.add(os.readlink(fd))
         lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-        return sum(1 for fields in (line.split() for line in lines)
-                   if int(fields[1].split(":")[1], 16) == port and fields[3] == "01"
-                   and f"socket:[{fields[9]}]" in sockets)
+        of_port = {f"socket:[{fields[9]}]" for fields in (line.split() for line in lines)
+                   if int(fields[1].split(":")[1], 16) == port and fields[3] == "01"}
+        return len(of_port & sockets)
 
     def rss_bytes(self):
         fields = Path(f"/proc/{self.pid}/statm").read_text().split()
