@@ -441,7 +441,7 @@ static void test_shipper__a_birth_and_a_claim_that_are_ours(void **state)
     struct state_record record;
     struct generation_birth birth = make_birth(GENERATION);
     struct lead_claim claim = make_claim(5, TAG);
-    put_claim(5, TAG); /* other bytes, our tag */
+    put_claim_of(&claim);
     start_at_the_beginning();
     check_ok(shipper_add_birth(shipper, &birth, 0, &err));
     check_ok(shipper_add_claim(shipper, &claim, &err));
@@ -466,6 +466,40 @@ static void test_shipper__a_claim_that_is_taken(void **state)
     assert_false(is_archived(1));
     state_get(&shared, &record);
     assert_int_equal(record.term, 0);
+}
+
+/*
+ * The volume was copied with a noted claim that waits: two servers hold the same tag, and only one of them
+ * wrote what lies there. The other one starts over and compares.
+ */
+static void test_shipper__a_claim_of_our_tag_by_another(void **state)
+{
+    (void)state;
+    struct state_record record;
+    struct lead_claim claim = make_claim(5, TAG);
+    put_claim(5, TAG); /* another process wrote it */
+    start_at_the_beginning();
+    check_ok(shipper_add_claim(shipper, &claim, &err));
+    add_segment(1);
+    check_verdict(SHIPPER_CONFLICT, "leads/0000000005.json");
+    assert_false(is_archived(1));
+    state_get(&shared, &record);
+    assert_int_equal(record.term, 0);
+}
+
+/* So with a birth that is not the one we wrote, under our id. */
+static void test_shipper__a_birth_of_our_id_by_another(void **state)
+{
+    (void)state;
+    struct generation_birth birth = make_birth("00000004-0123456789abcdef");
+    put_birth("00000004-0123456789abcdef");
+    birth.unix_ms++;
+    start_at_the_beginning();
+    check_ok(shipper_add_birth(shipper, &birth, 0, &err));
+    generation = birth.id;
+    add_segment(1);
+    check_verdict(SHIPPER_CONFLICT, "generations/00000004.json");
+    assert_false(is_archived(1));
 }
 
 static void test_shipper__a_spooled_file_is_gone(void **state)
@@ -816,6 +850,8 @@ int main(void)
         CASE(test_shipper__a_birth_that_is_taken),
         CASE(test_shipper__a_birth_and_a_claim_that_are_ours),
         CASE(test_shipper__a_claim_that_is_taken),
+        CASE(test_shipper__a_claim_of_our_tag_by_another),
+        CASE(test_shipper__a_birth_of_our_id_by_another),
         CASE(test_shipper__a_spooled_file_is_gone),
         CASE(test_shipper__goes_on_after_an_outage),
         CASE(test_shipper__another_generation_after_an_outage),
