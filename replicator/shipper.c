@@ -115,8 +115,9 @@ static enum rc ship_add(struct shipper *s, struct ship_item *item)
     (void)pthread_mutex_lock(&s->mutex);
     ship_enqueue(s, item);
     ship_publish_oldest(s);
-    bool any_lane_will_do = item->kind == SHIP_SEGMENT && s->pausing_count == 0 &&
-                            !s->look_needed && !ship_fence_due(s);
+    s->look_came_due = s->look_came_due || ship_fence_due(s);
+    bool any_lane_will_do =
+        item->kind == SHIP_SEGMENT && s->pausing_count == 0 && !s->look_needed && !s->look_came_due;
     if (any_lane_will_do) {
         (void)pthread_cond_signal(&s->changed);
     } else {

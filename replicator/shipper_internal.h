@@ -70,6 +70,7 @@ struct shipper {
     int64_t failing_since_ms; /* 0 = not failing */
     int64_t looked_ms;        /* when other hosts were looked for */
     bool look_needed;         /* an outage was: look before the next put */
+    bool look_came_due;       /* by time, when something was queued: whichever lane puts that */
     bool prepared;            /* lane 0's handle */
     int64_t housekept_ms;
     bool housekeeping;

@@ -77,7 +77,11 @@ static enum rc ship_prepare(struct ship_lane *lane, struct err *err)
     return rc;
 }
 
-/* True when the object under the key is ours: the same bytes, or a claim with our tag. */
+/*
+ * *ours = the object under the key is what this very item put: an answer was lost. The same tag or id is no
+ * proof, for a copied volume holds it too. What a predecessor on this volume put before it could note
+ * it is known by the next comparison (start table, row 12), to which a conflict leads.
+ */
 static enum rc ship_is_ours(struct ship_lane *lane, const struct ship_item *item, bool *ours,
                             struct err *err)
 {
@@ -87,18 +91,6 @@ static enum rc ship_is_ours(struct ship_lane *lane, const struct ship_item *item
     if (rc == RC_OK) {
         *ours =
             found.size == item->body.size && memcmp(found.data, item->body.data, found.size) == 0;
-    }
-    if (rc == RC_OK && !*ours && item->kind == SHIP_CLAIM) {
-        struct lead_claim claim;
-        struct err ignored;
-        *ours = lead_claim_decode(found.data, found.size, &claim, &ignored) == RC_OK &&
-                strcmp(claim.tag, item->tag) == 0;
-    }
-    if (rc == RC_OK && !*ours && item->kind == SHIP_BIRTH) {
-        struct generation_birth birth;
-        struct err ignored;
-        *ours = generation_birth_decode(found.data, found.size, &birth, &ignored) == RC_OK &&
-                generation_id_equal(&birth.id, &item->generation);
     }
     buf_deinit(&found);
     return rc;
@@ -148,37 +140,61 @@ static enum rc ship_put_barrier(struct ship_lane *lane, const struct ship_item *
     return state_edit_end(s->state, &record, err);
 }
 
+/* What a listing shows of the keys from one of ours on. */
+struct ship_neighbours {
+    const char *ours;
+    bool ours_is_there;
+    char behind[OBJECT_KEY_BYTES]; /* the first behind it; "" = none */
+};
+
 static enum rc ship_found_key(void *arg, const char *key, uint64_t bytes, struct err *err)
 {
     (void)bytes;
-    char *found = arg;
+    struct ship_neighbours *found = arg;
+    int order = strcmp(key, found->ours);
+    found->ours_is_there = found->ours_is_there || order == 0;
     struct object_key parsed;
-    if (!object_key_parse(key, &parsed)) {
-        return RC_OK; /* somebody's Thumbs.db: no server wrote it, and no reader takes it for a claim */
+    if (order <= 0 || !object_key_parse(key, &parsed)) {
+        return RC_OK; /* somebody's Thumbs.db is nobody's claim: no server wrote it */
     }
-    (void)snprintf(found, OBJECT_KEY_BYTES, "%s", key);
+    (void)snprintf(found->behind, sizeof found->behind, "%s", key);
     return err_set(err, RC_EXISTS, "%s", key); /* one is enough: end the listing */
 }
 
-/* Is there an object of ours below `prefix` behind `after`? */
-static enum rc ship_find_behind(struct ship_lane *lane, const char *prefix, const char *after,
-                                char found[OBJECT_KEY_BYTES], struct err *err)
+/*
+ * Below the prefix our object must be, and be the last. One listing from just before it tells both; that
+ * it is missing there is believed when the store, asked for it by name, says so too.
+ */
+static enum rc ship_check_last(struct ship_lane *lane, const char *prefix, const char *ours,
+                               struct err *err)
 {
-    found[0] = '\0';
-    enum rc rc = store_list(lane->store, prefix, after, ship_found_key, found, err);
-    return rc == RC_EXISTS ? RC_OK : rc;
+    struct ship_neighbours found = {.ours = ours};
+    char before[OBJECT_KEY_BYTES];
+    uint64_t bytes;
+    (void)snprintf(before, sizeof before, "%.*s", (int)strlen(ours) - 1, ours);
+    enum rc rc = store_list(lane->store, prefix, before, ship_found_key, &found, err);
+    if (rc == RC_EXISTS) {
+        return ship_conflict(lane->shipper, SHIPPER_CONFLICT, found.behind,
+                             "the archive holds this, and it is not ours", err);
+    }
+    if (rc == RC_OK && !found.ours_is_there &&
+        (rc = store_head(lane->store, ours, &bytes, err)) == RC_NOT_FOUND) {
+        return ship_conflict(lane->shipper, SHIPPER_STORE_LOST, ours,
+                             "the store lost this object of ours", err);
+    }
+    return rc;
 }
 
 /*
- * Row 12 of the start table, while we lead: has another host begun a generation, or claimed ours? After
- * an outage row 14 too: before anything is put again, is what was confirmed still there?
+ * Rows 12 and 14 of the start table, while we lead: has another host begun a generation, or claimed ours?
+ * Are our birth and claim still there? (Neither is ours before it is put and has left the queue.) After an
+ * outage also: before anything is put again, is what was confirmed last?
  */
 static enum rc ship_look(struct ship_lane *lane, bool after_outage, struct err *err)
 {
     struct shipper *s = lane->shipper;
     char prefix[OBJECT_KEY_BYTES];
-    char after[OBJECT_KEY_BYTES];
-    char found[OBJECT_KEY_BYTES];
+    char ours[OBJECT_KEY_BYTES];
     (void)pthread_mutex_lock(&s->mutex);
     struct object_key birth = {.kind = OBJECT_GENERATION,
                                .generation_number = generation_id_number(&s->view.generation)};
@@ -194,18 +210,12 @@ static enum rc ship_look(struct ship_lane *lane, bool after_outage, struct err *
         return rc;
     }
     object_key_generations_prefix(prefix);
-    object_key_format(&birth, after);
-    if ((rc = ship_find_behind(lane, prefix, after, found, err)) != RC_OK) {
-        return rc;
-    }
-    if (found[0] == '\0' && claim.term > 0) {
+    object_key_format(&birth, ours);
+    rc = ship_check_last(lane, prefix, ours, err);
+    if (rc == RC_OK && claim.term > 0) {
         object_key_leads_prefix(&claim.generation, prefix);
-        object_key_format(&claim, after);
-        rc = ship_find_behind(lane, prefix, after, found, err);
-    }
-    if (rc == RC_OK && found[0] != '\0') {
-        return ship_conflict(s, SHIPPER_CONFLICT, found,
-                             "the archive holds this, and it is not ours", err);
+        object_key_format(&claim, ours);
+        rc = ship_check_last(lane, prefix, ours, err);
     }
     uint64_t bytes;
     if (rc == RC_OK && after_outage && last[0] != '\0' &&
@@ -307,6 +317,7 @@ static enum rc ship_do_look(struct ship_lane *lane, struct err *err)
     ship_count_requests(lane);
     if (rc == RC_OK) {
         s->look_needed = s->look_needed && !after_outage;
+        s->look_came_due = false;
         s->looked_ms = clk_monotonic_ms();
     }
     /* a look that works says nothing of a put that fails: what waits shows it */
@@ -356,7 +367,7 @@ void *ship_lane_thread_main(void *arg)
         struct ship_item *item = ship_take(s, lane->number);
         if (item != NULL && (lane->number != 0 || !ship_fence_due(s))) {
             rc = ship_do_item(lane, item, &err);
-        } else if ((item != NULL || s->look_needed) && lane->number == 0 &&
+        } else if ((item != NULL || s->look_needed || s->look_came_due) && lane->number == 0 &&
                    s->view.verdict == SHIPPER_GOES_ON) {
             rc = ship_do_look(lane, &err);
         } else if (ship_housekeep_due(s)) {

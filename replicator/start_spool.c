@@ -36,6 +36,9 @@ void spool_chain_deinit(struct spool_chain *chain)
     free(chain->misfits);
     chain->misfits = NULL;
     chain->misfit_count = 0;
+    free(chain->held);
+    chain->held = NULL;
+    chain->held_count = 0;
 }
 
 /* Tools for reading the spool's objects, made once per reading. */
@@ -243,9 +246,8 @@ static enum rc spool_chain_take(struct spool_chain *chain, struct spool_tools *t
         return RC_OK; /* until the record says it, this file tells that the archive's end is ours */
     }
     if (position_compare(last, chain->end.position) <= 0) {
-        char text[OBJECT_KEY_BYTES];
-        object_key_format(key, text);
-        return spool_remove(tools->spool, text, err); /* the archive has it */
+        chain->held[chain->held_count++] = *key; /* the archive has it, by its number */
+        return RC_OK;
     }
     const struct segment_header *h = tools->header;
     bool overlaps = h->wal_no == chain->end.position.wal_no &&
@@ -316,7 +318,8 @@ enum rc spool_chain_read(struct spool_chain *chain, struct spool *spool,
     }
     chain->segments = calloc(chain->listed.segment_count, sizeof *chain->segments);
     chain->misfits = calloc(chain->listed.segment_count, sizeof *chain->misfits);
-    if (chain->segments == NULL || chain->misfits == NULL) {
+    chain->held = calloc(chain->listed.segment_count, sizeof *chain->held);
+    if (chain->segments == NULL || chain->misfits == NULL || chain->held == NULL) {
         rc = err_set(err, RC_NOMEM, "no memory for %zu spooled segments",
                      chain->listed.segment_count);
         goto done;
@@ -344,8 +347,12 @@ enum rc spool_chain_drop(const struct spool_chain *chain, const struct spool *sp
                          struct err *err)
 {
     enum rc rc = RC_OK;
+    char key[OBJECT_KEY_BYTES];
+    for (size_t i = 0; i < chain->held_count && rc == RC_OK; i++) {
+        object_key_format(&chain->held[i], key);
+        rc = spool_remove(spool, key, err);
+    }
     for (size_t i = 0; i < chain->misfit_count && rc == RC_OK; i++) {
-        char key[OBJECT_KEY_BYTES];
         object_key_format(&chain->misfits[i].key, key);
         log_warn("start", "dropping a spooled segment: %s  key=%s", chain->misfits[i].why, key);
         rc = spool_remove(spool, key, err);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * start_spool: makes the spool of one generation agree with the archive: what the archive's run
- * already holds is deleted (but for its last segment: the record may not know yet that this is ours), a
- * segment that it holds in part is cut, and the rest, checked whole, is what will be shipped. What
- * does not continue the chain is only noted: it goes (spool_chain_drop) when the start serves, not
- * while it waits for a person, who may bring back what it followed.
+ * start_spool: makes the spool of one generation agree with the archive: a segment that the archive's
+ * run holds in part is cut, and what continues the run, checked whole, is what will be shipped. What the
+ * archive has under the same numbers (but for its last segment: the record may not know yet that this is
+ * ours), and what does not continue the chain, is only noted: it goes (spool_chain_drop) when the start
+ * serves, not while it waits for a person. The numbers may be all that is the same, and who waits may be
+ * given back what a segment followed.
  *
  * Thread: the replicator's, with leader.lock held.
  */
@@ -32,6 +33,9 @@ struct spool_chain {
     struct shipper_segment *segments; /* owned; to be shipped, in order */
     size_t misfit_count;
     struct spool_misfit *misfits; /* owned */
+    size_t held_count;
+    struct object_key
+        *held; /* owned; the chain holds their numbers, be it the archive's part of it */
     struct wal_point archive_end;
     struct wal_point end; /* of archive's run and spool together */
     struct wal_salts end_salts;
@@ -57,7 +61,7 @@ RC_MUST_CHECK enum rc spool_chain_read(struct spool_chain *chain, struct spool *
                                        struct wal_salts archive_salts, int64_t archive_unix_ms,
                                        bool trust_spool, struct err *err);
 
-/* Removes the misfits, each with a line in the log. RC_IO. */
+/* Removes what the chain holds already, and the misfits, of which each gets a line in the log. RC_IO. */
 RC_MUST_CHECK enum rc spool_chain_drop(const struct spool_chain *chain, const struct spool *spool,
                                        struct err *err);
 

@@ -822,6 +822,34 @@ def test_start_table__14_emptied_while_the_server_runs(scene):
     server.stop_clean()
 
 
+@pytest.mark.parametrize("idle", [False, True], ids=["under load", "idle"])
+def test_start_table__14_emptied_without_an_outage(scene, archive, idle):
+    """The same without an outage: somebody deletes everything, and no call ever fails. The next look shows
+    it, while rows come or at the first one after a rest: its own birth is the last thing that must be
+    there."""
+    server = scene.server(archive, SHIP_INTERVAL_MS=0).start_ready()
+    ledger = scene.rows(server, 30)
+    server.wait_snapshot()
+    first = server.wait_archived()["generation"]
+    if idle:
+        time.sleep(5.5)  # a look is due with the next row
+    archive.empty()
+    scene.rows(server, 1, ledger)
+
+    def begun():
+        if not idle:
+            scene.rows(server, 1, ledger)
+        return server.status()["generation"] not in (None, first)
+    until(begun, "a new generation")
+    assert "lost" in birth(archive, server.status()["generation"])
+    server.wait_snapshot()
+    server.wait_archived()
+    restored = scene.restored_rows(archive)
+    assert oracle.compare(restored, None, ledger, time.monotonic(), "anew").lost == 0
+    server.stop_clean()
+    assert scene.source() == restored
+
+
 # ---- row 15 ----
 @pytest.mark.parametrize("stop", ["stop", "kill"])
 def test_start_table__15_continues(scene, archive, stop):

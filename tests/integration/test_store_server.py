@@ -7,6 +7,8 @@ under load; starts meet wrong listings; a restore meets each fault once, on each
 same faults at the calls alone: test_store_faults.py.
 """
 
+import time
+
 import pytest
 
 from harness import oracle
@@ -173,6 +175,30 @@ def test_store_server__a_listing_that_shows_nothing(scene, store, honours):
     server.kill()
     store.s3.list_cut_keys = set()
     assert scene.restored_rows(store) == rows
+
+
+def test_store_server__a_stale_listing_of_what_is_ours(scene, store):
+    """A look while it serves meets a listing that lacks its own birth and claim: it asks for them by name,
+    and what is there is not lost."""
+    server = scene.server(store, SHIP_INTERVAL_MS=0).start_ready()
+    server.wait_snapshot()
+    generation = server.wait_archived()["generation"]
+    time.sleep(5.5)  # a look is due with the next row
+    store.s3.list_cut_keys = set(store.objects)
+    before = len(store.s3.requests)
+    server.insert("a row")
+
+    def asked():
+        return [key for kind, key, _ in store.s3.requests[before:] if kind == "HEAD"]
+    until(lambda: len(asked()) == 2, "both to be asked for")
+    assert "/generations/" in asked()[0] and "/leads/" in asked()[1]
+    server.insert("and on")
+    status = server.wait_archived()
+    assert status["generation"] == generation and status["counters"]["generations_begun"] == 1
+    server.stop_clean()
+    store.s3.list_cut_keys = set()
+    assert len(scene.restored_rows(store)) == 2
+    assert len(store.generations()) == 1
 
 
 STARTS = {

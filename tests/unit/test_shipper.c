@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define WAIT_MS 30000 /* for what takes milliseconds, or one pause of the back-off */
+#define LOOK_MS 5000  /* how often the archive is looked at while something is put */
 #define GENERATION "00000003-9f2c41d7a6b0e355"
 #define TAG "5e1ec7ed"
 
@@ -31,10 +32,43 @@ static struct stop stop;
 static struct shipper *shipper;
 static struct generation_id generation;
 static struct shipper_view view;
+static uint64_t looked_at_count; /* of requests: a look has been when there are as many */
 
 static void move_archive(const char *from, const char *to)
 {
     assert_int_equal(rename(scratch_path(&scratch, from), scratch_path(&scratch, to)), 0);
+}
+
+static struct generation_birth make_birth(const char *id)
+{
+    struct generation_birth birth = {.cause = CAUSE_FIRST_START,
+                                     .page_size_bytes = 4096,
+                                     .window = SHIP_WINDOW,
+                                     .host = "host",
+                                     .harvey_version = "0",
+                                     .sqlite_version = "3.40.1",
+                                     .unix_ms = INT64_C(1795543200000)};
+    assert_true(generation_id_parse(id, &birth.id, NULL));
+    return birth;
+}
+
+static void put_json(struct object_key key, const struct buf *json)
+{
+    char text[OBJECT_KEY_BYTES];
+    object_key_format(&key, text);
+    check_ok(store_put_bytes(store, text, json->data, json->size, STORE_PUT_PLAIN, &err));
+}
+
+static void put_birth(const char *id)
+{
+    struct buf json;
+    struct generation_birth birth = make_birth(id);
+    buf_init(&json, HISTORY_JSON_BYTES_MAX);
+    check_ok(generation_birth_encode(&birth, &json, &err));
+    put_json((struct object_key){.kind = OBJECT_GENERATION,
+                                 .generation_number = generation_id_number(&birth.id)},
+             &json);
+    buf_deinit(&json);
 }
 
 static int setup(void **state)
@@ -55,6 +89,7 @@ static int setup(void **state)
     state_edit_begin(&shared, &record);
     record.generation = generation;
     check_ok(state_edit_end(&shared, &record, &err));
+    put_birth(GENERATION);
     check_ok(shipper_create(&config, &spool, &shared, &shipper, &err));
     return 0;
 }
@@ -70,7 +105,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* Goes on in the generation, nothing confirmed, no snapshot. */
+/* Goes on in the generation, whose birth is there; nothing confirmed, no snapshot. */
 static void start_at_the_beginning(void)
 {
     const struct shipper_begin begin = {.generation = generation, .confirmed = {{1, 0}, {0, 0}}};
@@ -261,19 +296,6 @@ static void test_shipper__a_hole_holds_the_run_back(void **state)
     assert_int_equal(atomic_load(&shared.live->spooled_ms), 0);
 }
 
-static struct generation_birth make_birth(const char *id)
-{
-    struct generation_birth birth = {.cause = CAUSE_FIRST_START,
-                                     .page_size_bytes = 4096,
-                                     .window = SHIP_WINDOW,
-                                     .host = "host",
-                                     .harvey_version = "0",
-                                     .sqlite_version = "3.40.1",
-                                     .unix_ms = INT64_C(1795543200000)};
-    assert_true(generation_id_parse(id, &birth.id, NULL));
-    return birth;
-}
-
 static struct lead_claim make_claim(uint32_t term, const char *tag)
 {
     struct lead_claim claim = {.generation = generation,
@@ -287,36 +309,24 @@ static struct lead_claim make_claim(uint32_t term, const char *tag)
     return claim;
 }
 
-static void put_json(struct object_key key, const struct buf *json)
-{
-    char text[OBJECT_KEY_BYTES];
-    object_key_format(&key, text);
-    check_ok(store_put_bytes(store, text, json->data, json->size, STORE_PUT_PLAIN, &err));
-}
-
-/* Somebody else's objects. */
-static void put_birth(const char *id)
+static void put_claim_of(const struct lead_claim *claim)
 {
     struct buf json;
-    struct generation_birth birth = make_birth(id);
     buf_init(&json, HISTORY_JSON_BYTES_MAX);
-    check_ok(generation_birth_encode(&birth, &json, &err));
-    put_json((struct object_key){.kind = OBJECT_GENERATION,
-                                 .generation_number = generation_id_number(&birth.id)},
+    check_ok(lead_claim_encode(claim, &json, &err));
+    put_json((struct object_key){.kind = OBJECT_LEAD,
+                                 .generation = claim->generation,
+                                 .term = claim->term},
              &json);
     buf_deinit(&json);
 }
 
+/* Another process's. */
 static void put_claim(uint32_t term, const char *tag)
 {
-    struct buf json;
     struct lead_claim claim = make_claim(term, tag);
     claim.pid = 8;
-    buf_init(&json, HISTORY_JSON_BYTES_MAX);
-    check_ok(lead_claim_encode(&claim, &json, &err));
-    put_json((struct object_key){.kind = OBJECT_LEAD, .generation = generation, .term = term},
-             &json);
-    buf_deinit(&json);
+    put_claim_of(&claim);
 }
 
 /* A directory that is gone is not made anew, and no segment overtakes the birth. */
@@ -431,8 +441,7 @@ static void test_shipper__a_birth_and_a_claim_that_are_ours(void **state)
     struct state_record record;
     struct generation_birth birth = make_birth(GENERATION);
     struct lead_claim claim = make_claim(5, TAG);
-    put_birth(GENERATION);
-    put_claim(5, TAG); /* other bytes, our tag */
+    put_claim_of(&claim);
     start_at_the_beginning();
     check_ok(shipper_add_birth(shipper, &birth, 0, &err));
     check_ok(shipper_add_claim(shipper, &claim, &err));
@@ -459,6 +468,40 @@ static void test_shipper__a_claim_that_is_taken(void **state)
     assert_int_equal(record.term, 0);
 }
 
+/*
+ * The volume was copied with a noted claim that waits: two servers hold the same tag, and only one of them
+ * wrote what lies there. The other one starts over and compares.
+ */
+static void test_shipper__a_claim_of_our_tag_by_another(void **state)
+{
+    (void)state;
+    struct state_record record;
+    struct lead_claim claim = make_claim(5, TAG);
+    put_claim(5, TAG); /* another process wrote it */
+    start_at_the_beginning();
+    check_ok(shipper_add_claim(shipper, &claim, &err));
+    add_segment(1);
+    check_verdict(SHIPPER_CONFLICT, "leads/0000000005.json");
+    assert_false(is_archived(1));
+    state_get(&shared, &record);
+    assert_int_equal(record.term, 0);
+}
+
+/* So with a birth that is not the one we wrote, under our id. */
+static void test_shipper__a_birth_of_our_id_by_another(void **state)
+{
+    (void)state;
+    struct generation_birth birth = make_birth("00000004-0123456789abcdef");
+    put_birth("00000004-0123456789abcdef");
+    birth.unix_ms++;
+    start_at_the_beginning();
+    check_ok(shipper_add_birth(shipper, &birth, 0, &err));
+    generation = birth.id;
+    add_segment(1);
+    check_verdict(SHIPPER_CONFLICT, "generations/00000004.json");
+    assert_false(is_archived(1));
+}
+
 static void test_shipper__a_spooled_file_is_gone(void **state)
 {
     (void)state;
@@ -469,19 +512,32 @@ static void test_shipper__a_spooled_file_is_gone(void **state)
     assert_int_equal(view.store_state, STORE_OK); /* the store is not to blame */
 }
 
-/* The archive goes away; what is found when it is back decides, before anything is put. */
-static void ship_one_then_lose_the_archive(uint32_t term)
+/* Goes on in the generation behind our claim (0 = none), which is there. */
+static void start_behind_claim(uint32_t term)
 {
     const struct shipper_begin begin = {
         .generation = generation, .confirmed = {{1, 0}, {0, 0}}, .term = term};
-    put_birth(GENERATION);
+    if (term > 0) {
+        put_claim(term, TAG);
+    }
     check_ok(shipper_start(shipper, &begin, &err));
-    add_segment(1);
-    drain();
+}
+
+/* The archive goes away; what is found when it is back decides, before anything is put. */
+static void lose_the_archive(uint32_t next)
+{
     move_archive("archive", "away");
-    add_segment(2);
+    add_segment(next);
     wait_for(view_is_down, "a store that is down");
     assert_false(shipper_is_ready(shipper));
+}
+
+static void ship_one_then_lose_the_archive(uint32_t term)
+{
+    start_behind_claim(term);
+    add_segment(1);
+    drain();
+    lose_the_archive(2);
 }
 
 static void test_shipper__goes_on_after_an_outage(void **state)
@@ -559,6 +615,86 @@ static void test_shipper__a_store_that_lost_an_object(void **state)
     come_back();
     check_verdict(SHIPPER_STORE_LOST, key);
     assert_false(is_archived(2));
+}
+
+static void remove_claim(uint32_t term)
+{
+    char key[OBJECT_KEY_BYTES];
+    const struct object_key claim = {.kind = OBJECT_LEAD, .generation = generation, .term = term};
+    object_key_format(&claim, key);
+    check_ok(store_remove(store, key, &err));
+}
+
+/* Nothing of ours was confirmed but the birth: that it is gone shows all the same. */
+static void test_shipper__a_store_that_comes_back_empty(void **state)
+{
+    (void)state;
+    start_behind_claim(0);
+    lose_the_archive(1);
+    open_away();
+    check_ok(store_remove(store, "generations/00000003.json", &err));
+    come_back();
+    check_verdict(SHIPPER_STORE_LOST, "generations/00000003.json");
+    assert_false(is_archived(1));
+}
+
+/* The time of the next look passes, with nothing to do. */
+static void rest_until_a_look_is_due(void)
+{
+    shipper_get_view(shipper, &view);
+    uint64_t before = view.request_count;
+    clk_pause_ms(LOOK_MS + 100);
+    shipper_get_view(shipper, &view);
+    assert_int_equal(view.request_count, before);
+}
+
+static bool view_has_looked(void)
+{
+    return view.request_count >= looked_at_count;
+}
+
+/* All is there: a look finds just that, with a listing of births and one of claims, and no more. */
+static void test_shipper__a_look_finds_all_there(void **state)
+{
+    (void)state;
+    start_behind_claim(5);
+    put_birth("00000001-fedcba9876543210"); /* older ones are no news */
+    put_claim(4, "0badcafe");
+    add_segment(1);
+    drain();
+    rest_until_a_look_is_due();
+    looked_at_count = view.request_count + 3;
+    add_segment(2);
+    drain();
+    wait_for(view_has_looked, "a look");
+    assert_int_equal(view.request_count, looked_at_count);
+    assert_int_equal(view.verdict, SHIPPER_GOES_ON);
+    rest_until_a_look_is_due(); /* nothing more is asked while nothing comes */
+}
+
+/* No call fails, and nothing of ours is there any more: the first segment after a rest shows it. */
+static void test_shipper__a_birth_that_vanishes(void **state)
+{
+    (void)state;
+    start_behind_claim(5);
+    add_segment(1);
+    drain();
+    rest_until_a_look_is_due();
+    check_ok(store_remove(store, "generations/00000003.json", &err));
+    add_segment(2);
+    check_verdict(SHIPPER_STORE_LOST, "generations/00000003.json");
+    assert_int_equal(view.store_state, STORE_OK); /* it answers */
+}
+
+static void test_shipper__a_claim_that_vanishes(void **state)
+{
+    (void)state;
+    start_behind_claim(5);
+    put_claim(4, TAG);
+    rest_until_a_look_is_due();
+    remove_claim(5);
+    add_segment(1);
+    check_verdict(SHIPPER_STORE_LOST, "leads/0000000005.json");
 }
 
 static void test_shipper__begins_archived_or_not(void **state)
@@ -727,12 +863,18 @@ int main(void)
         CASE(test_shipper__a_birth_that_is_taken),
         CASE(test_shipper__a_birth_and_a_claim_that_are_ours),
         CASE(test_shipper__a_claim_that_is_taken),
+        CASE(test_shipper__a_claim_of_our_tag_by_another),
+        CASE(test_shipper__a_birth_of_our_id_by_another),
         CASE(test_shipper__a_spooled_file_is_gone),
         CASE(test_shipper__goes_on_after_an_outage),
         CASE(test_shipper__another_generation_after_an_outage),
         CASE(test_shipper__a_foreign_file_after_an_outage),
         CASE(test_shipper__another_claim_after_an_outage),
         CASE(test_shipper__a_store_that_lost_an_object),
+        CASE(test_shipper__a_store_that_comes_back_empty),
+        CASE(test_shipper__a_look_finds_all_there),
+        CASE(test_shipper__a_birth_that_vanishes),
+        CASE(test_shipper__a_claim_that_vanishes),
         CASE(test_shipper__begins_archived_or_not),
         CASE(test_shipper__a_snapshot_of_another_generation),
         CASE(test_shipper__idle_epochs),

@@ -208,6 +208,38 @@ static void test_start_frames__row_12_other_frames_in_the_spool(void **state)
     start_scene_decide(START_WAIT, 12, "other frames than the spool");
 }
 
+static bool is_spooled(uint32_t first, uint32_t last)
+{
+    char key[OBJECT_KEY_BYTES];
+    char path[FSIO_PATH_BYTES];
+    struct object_key name;
+    sample_header(&wal, 1, first, last, header);
+    header->term = 1;
+    segment_key(header, &name);
+    object_key_format(&name, key);
+    check_ok(spool_path(&scene.spool, key, path, &err));
+    return access(path, F_OK) == 0;
+}
+
+/*
+ * Another host went on in this generation, further than we: our frames lie under numbers that the archive
+ * has too. Where the start waits they stay, for nothing else holds them.
+ */
+static void test_start_frames__row_12_keeps_what_the_archive_has_by_number(void **state)
+{
+    (void)state;
+    lay(false, &wal, 1, 1, 2);
+    lay(false, &wal, 1, 3, 6);
+    lay(true, &wal, 1, 1, 2);
+    lay(true, &wal, 1, 3, 4);
+    note_ours(2);
+    start_scene_decide(START_WAIT, 12, "not in this database's history");
+    assert_true(is_spooled(1, 2) && is_spooled(3, 4));
+    write_wal(6, false); /* the -wal that was missing is put back */
+    start_scene_decide(START_SERVE, 15, "continuing");
+    assert_false(is_spooled(1, 2) || is_spooled(3, 4));
+}
+
 /* The chain's last frames were in a -wal that is gone, and nobody has written the file since. */
 static void test_start_frames__row_12_the_wal_is_gone(void **state)
 {
@@ -310,6 +342,7 @@ int main(void)
         CASE(test_start_frames__row_12_unknown_frames),
         CASE(test_start_frames__row_12_two_histories),
         CASE(test_start_frames__row_12_other_frames_in_the_spool),
+        CASE(test_start_frames__row_12_keeps_what_the_archive_has_by_number),
         CASE(test_start_frames__row_12_the_wal_is_gone),
         CASE(test_start_frames__row_15_the_noted_checkpoint_had_it_all),
         CASE(test_start_frames__row_12_another_wal_was_in_the_file),

@@ -177,7 +177,7 @@ static void check_witness(const char *key)
     assert_string_equal(chain.witness, key);
 }
 
-/* What the archive has is deleted, but for the last of it; the rest is shipped. */
+/* What the archive has goes when the start serves, but for the last of it; the rest is shipped. */
 static void test_start_spool__the_archive_has_some(void **state)
 {
     (void)state;
@@ -198,10 +198,30 @@ static void test_start_spool__the_archive_has_all(void **state)
     spool_three(keys);
     read_chain(point_at(6), false);
     check_chain(0, NULL, point_at(6));
+    assert_int_equal(chain.misfit_count, 0);
+    assert_true(is_spooled(keys[0])); /* a start that waits deletes nothing */
+    assert_true(is_spooled(keys[1]));
+    check_ok(spool_chain_drop(&chain, &spool, &err));
     assert_false(is_spooled(keys[0]));
     assert_false(is_spooled(keys[1]));
     check_witness(keys[2]);
     assert_true(chain.knows_archive_end);
+}
+
+/* The archive goes further under the same numbers, with other frames: nothing else may hold ours. */
+static void test_start_spool__the_archive_has_others_of_that_number(void **state)
+{
+    (void)state;
+    char keys[2][OBJECT_KEY_BYTES];
+    struct wal_point other = point_at(6);
+    other.checksum.sum1 ^= 1;
+    spool_frames(1, 2, keys[0]);
+    spool_frames(3, 4, keys[1]);
+    read_chain(other, false);
+    check_chain(0, NULL, other);
+    assert_false(chain.knows_archive_end);
+    assert_true(is_spooled(keys[0]));
+    assert_true(is_spooled(keys[1]));
 }
 
 /* Reads what a cut left, as the archive's readers will. */
@@ -454,6 +474,7 @@ int main(void)
         CASE(test_start_spool__an_empty_archive),
         CASE(test_start_spool__the_archive_has_some),
         CASE(test_start_spool__the_archive_has_all),
+        CASE(test_start_spool__the_archive_has_others_of_that_number),
         CASE(test_start_spool__cut_between_transactions),
         CASE(test_start_spool__cut_inside_a_transaction),
         CASE(test_start_spool__cut_keeps_the_times_of_what_is_left),
