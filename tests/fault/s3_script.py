@@ -299,6 +299,8 @@ class ScriptedS3:
         self.list_sizes = {}  # whole key -> the size that a listing tells
         self.list_cut_keys = set()  # a stale listing does not show these
         self.ignores_marker = False
+        self.page_keys = PAGE_KEYS
+        self.truncated_last = False  # IsTruncated behind the keys of a listing, not before them
         self.requests = []  # (kind, key, headers), in order
         self.agreed = []  # the protocol that each TLS connection agreed on
         self.stopping = threading.Event()
@@ -496,7 +498,7 @@ class ScriptedS3:
     def _list(self, objects, request):
         prefix = request.query.get("prefix", "")
         marker = "" if self.ignores_marker else request.query.get("marker", "")
-        limit = min(int(request.query.get("max-keys", PAGE_KEYS)), PAGE_KEYS)
+        limit = min(int(request.query.get("max-keys", PAGE_KEYS)), self.page_keys)
         keys = sorted(key for key in objects if key.startswith(prefix) and key > marker and
                       key not in self.list_cut_keys)
         page = keys[:limit]
@@ -504,9 +506,9 @@ class ScriptedS3:
             f"<Contents><Key>{escape(key)}</Key><LastModified>2026-11-24T18:00:00.000Z"
             f"</LastModified><ETag>{escape(self._etag(objects[key]))}</ETag>"
             f"<Size>{self.list_sizes.get(key, len(objects[key]))}</Size></Contents>" for key in page)
+        more = f"<IsTruncated>{'true' if len(keys) > limit else 'false'}</IsTruncated>"
         text = ('<?xml version="1.0" encoding="UTF-8"?>\n'
                 '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
                 f"<Name>{request.bucket}</Name><Prefix>{escape(prefix)}</Prefix>"
-                f"<IsTruncated>{'true' if len(keys) > limit else 'false'}</IsTruncated>"
-                f"{items}</ListBucketResult>")
+                f"{items + more if self.truncated_last else more + items}</ListBucketResult>")
         return Answer(200, text.encode(), {"Content-Type": "application/xml"})

@@ -456,6 +456,23 @@ def test_listing_that_runs_in_a_circle(s3, run):
     assert only(run(s3, "list", ""))[0] == "corrupt"
 
 
+@pytest.mark.parametrize("count", [32, 64, 96, 100])
+def test_listing_that_says_at_its_end_that_there_is_more(s3, run, count):
+    """libs3 calls back for every 32 keys, and for the rest: behind 32, 64, ... it never says how a page ended."""
+    s3.truncated_last, s3.page_keys = True, count
+    s3.objects["bucket"].update({f"p/{i:04}": b"" for i in range(250)})
+    code, text = only(run(s3, "list", ""))
+    assert code == "ok" and len(text.split()) == 250
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_listing_that_names_none_and_says_there_is_more(s3, run, last):
+    """Going on behind the last key would ask the same again, and an end it is not."""
+    s3.truncated_last, s3.page_keys = last, 0
+    s3.objects["bucket"].update({f"p/{i:04}": b"" for i in range(3)})
+    assert only(run(s3, "list", ""))[0] == "unavailable"
+
+
 def test_listing_with_foreign_keys(s3, run):
     s3.objects["bucket"].update({"p/good": b"1", "p/a&b": b"", "p/ä": b"", "p/.hidden": b"",
                                  "p/x//y": b"", "p/dir/": b"", "pq/other": b"", "o": b""})
