@@ -67,6 +67,7 @@ static enum rc store_s3_fetch_page(struct store_s3 *s3, const char *prefix, cons
     memset(&page->call, 0, sizeof page->call);
     page->call.guard.wants_body = true;
     page->call.guard.is_xml = true;
+    page->call.guard.body_bytes_max = STORE_S3_PAGE_BYTES_MAX;
     store_s3_begin(s3, &page->call);
     S3_list_bucket(&s3->bucket, prefix, *marker == '\0' ? NULL : marker, NULL, max_keys, NULL,
                    &handler, page);

@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -373,6 +374,74 @@ def test_unknown_host(s3, run):
 def test_slow_store_is_waited_for(s3, run):
     s3.on("PUT", faults.late(2))
     assert only(run(s3, "put", "k", "text"))[0] == "ok"
+
+
+# ---- lines that are slow, and stores that never end ----
+
+KIB = 1024  # the limit is 16 of them a second once the time-out has passed
+
+
+def test_slow_line_down(s3, run):
+    """What moves, steadily, may take several times the time-out."""
+    s3.objects["bucket"]["p/k"] = b"x" * 128 * KIB
+    s3.on("GET", faults.slow(32 * KIB))
+    code, text = only(run(s3, "get", "k", request_ms=1000))
+    assert code == "ok" and len(text) == 128 * KIB, text[:300]
+
+
+def test_slow_line_up(s3, run):
+    s3.narrow()
+    s3.on("PUT", faults.slow_to_read(256 * KIB))
+    code, text = only(run(s3, "big", "k", 1 << 20, request_ms=2000))
+    assert code == "ok", text
+    assert len(s3.objects["bucket"]["p/k"]) == 1 << 20
+
+
+def test_slow_line_listing(s3, run):
+    s3.objects["bucket"].update({f"p/{i:04}": b"" for i in range(500)})
+    s3.on("LIST", faults.slow(32 * KIB))
+    code, text = only(run(s3, "list", "", request_ms=1000))
+    assert code == "ok" and len(text.split()) == 500
+
+
+def test_trickle_down_ends(s3, run):
+    """A byte now and then is no reason to wait on."""
+    s3.objects["bucket"]["p/k"] = b"x" * (1 << 20)
+    s3.on("GET", faults.slow(2 * KIB))
+    began = time.monotonic()
+    code, text = only(run(s3, "get", "k", request_ms=1000))
+    assert code == "timeout" and time.monotonic() - began < 10
+    assert "slower than 16 KiB/s" in text, text
+
+
+def test_trickle_up_ends(s3, run):
+    s3.narrow()
+    s3.on("PUT", faults.slow_to_read(2 * KIB))
+    s3.on("HEAD", faults.status(404))
+    began = time.monotonic()
+    assert only(run(s3, "big", "k", 1 << 20, request_ms=1000))[0] == "timeout"
+    assert time.monotonic() - began < 20
+
+
+def test_large_put_without_an_answer(s3, run):
+    """All was taken at once, and then nothing: its size is no reason to wait on."""
+    s3.on("PUT", faults.silence())
+    s3.on("HEAD", faults.status(404))
+    began = time.monotonic()
+    code, text = only(run(s3, "big", "k", 4 << 20, request_ms=1000))
+    assert code == "timeout" and time.monotonic() - began < 10
+    assert "slower" not in text, text
+
+
+@pytest.mark.parametrize("status,command", [(500, ("get", "k")), (500, ("list", "")),
+                                            (200, ("list", ""))])
+def test_bodies_without_end_end(s3, run, status, command):
+    """However fast an error's words come, or a listing's spaces: they buy no time."""
+    s3.on("GET", faults.pouring(status, b"<Error>"))
+    s3.on("LIST", faults.pouring(status, b"<ListBucketResult>"))
+    began = time.monotonic()
+    assert only(run(s3, *command, request_ms=1000))[0] in ("timeout", "unavailable")
+    assert time.monotonic() - began < 10
 
 
 def test_stop_ends_a_call(s3, run):
