@@ -229,6 +229,12 @@ bool s3_answer_is_listing(const struct s3_answer *answer)
            memmem(answer->head, answer->head_count, open, sizeof open - 1) != NULL;
 }
 
+bool s3_answer_has_more(const struct s3_answer *answer)
+{
+    static const char more[] = "<IsTruncated>true<";
+    return memmem(answer->head, answer->head_count, more, strlen(more)) != NULL;
+}
+
 bool s3_answer_is_unknown(const struct s3_answer *answer)
 {
     return answer->sent &&

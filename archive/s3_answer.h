@@ -80,6 +80,9 @@ bool s3_answer_is_whole(const struct s3_answer *answer);
 /* Success, whole, and the body is one complete ListBucketResult. */
 bool s3_answer_is_listing(const struct s3_answer *answer);
 
+/* A short listing (one without keys) says that there is more. */
+bool s3_answer_has_more(const struct s3_answer *answer);
+
 /* The request may or may not have been carried out: ask the store before believing either. */
 bool s3_answer_is_unknown(const struct s3_answer *answer);
 

@@ -7,10 +7,16 @@
  */
 #include "archive/s3_guard.h"
 
+#include "base/clk.h"
+
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define CURL_DISABLE_TYPECHECK
 #include <curl/curl.h>
@@ -21,6 +27,18 @@
  * every segment. Above it a refusal (403, 412, 503) is worth hearing before the bytes are sent.
  */
 #define S3_GUARD_EXPECT_BYTES (1u << 20)
+
+/*
+ * What a body must move on average, once the time-out has passed. Six parts of a snapshot that share
+ * one line (restorer/load.c) need six times that: 0.8 Mbit/s.
+ */
+#define S3_GUARD_KIB_PER_S_MIN 16
+
+/*
+ * Of an upload we see what the kernel took. By itself it takes up to 4 MiB ahead of a slow line, and
+ * would stand still for minutes then; so much is enough for a fast one.
+ */
+#define S3_GUARD_UNSENT_BYTES_MAX (256 * 1024)
 
 static pthread_mutex_t s3_guard_compose = PTHREAD_MUTEX_INITIALIZER;
 static _Thread_local struct s3_guard_call *s3_guard_current;
@@ -47,6 +65,9 @@ void s3_guard_begin(struct s3_guard_call *call)
     call->performed_count = 0;
     call->upload_offset = 0;
     call->is_upload = false;
+    call->too_slow = false;
+    call->moved_ms = 0;
+    call->moved_bytes = 0;
     call->libs3_headers = NULL;
     call->libs3_write = NULL;
     ASSERT(pthread_mutex_lock(&s3_guard_compose) == 0);
@@ -60,6 +81,47 @@ void s3_guard_end(struct s3_guard_call *call)
     s3_guard_unlock(call); /* libs3 may have given up before it performed anything */
     s3_guard_current = NULL;
     s3_answer_finish(&call->answer);
+}
+
+/* ---- how long a call may take ---- */
+
+static int64_t s3_guard_elapsed_ms(const struct s3_guard_call *call)
+{
+    return clk_monotonic_ms() - call->began_ms;
+}
+
+static void s3_guard_add_moved(struct s3_guard_call *call, size_t count)
+{
+    call->moved_bytes += count;
+    call->moved_ms = s3_guard_elapsed_ms(call);
+}
+
+/*
+ * The time-out alone would end every large body on a slow line, each try anew. So a body that moves
+ * earns time by its bytes; but nothing may stand still for longer than the time-out: a large upload
+ * that was sent in a moment and is never answered ends as soon as a small one.
+ */
+static int64_t s3_guard_allowed_ms(const struct s3_guard_call *call)
+{
+    int64_t earned_ms = (int64_t)(call->moved_bytes * 1000 / (S3_GUARD_KIB_PER_S_MIN * 1024));
+    return call->request_timeout_ms + (earned_ms < call->moved_ms ? earned_ms : call->moved_ms);
+}
+
+/* The words end in an alarm or on a terminal: where it is the line, they say so. */
+static void s3_guard_say_too_slow(struct s3_guard_call *call)
+{
+    struct s3_answer *answer = &call->answer;
+    int64_t elapsed_ms = s3_guard_elapsed_ms(call);
+    bool was_sent = call->is_upload && call->upload_offset == call->upload_bytes;
+    char line[64] = "";
+    if (call->moved_bytes > 0 && !was_sent &&
+        call->moved_bytes * 1000 / 1024 < (uint64_t)elapsed_ms * S3_GUARD_KIB_PER_S_MIN) {
+        (void)snprintf(line, sizeof line, ": the line to the store is slower than %d KiB/s",
+                       S3_GUARD_KIB_PER_S_MIN);
+    }
+    (void)snprintf(answer->transport_text, sizeof answer->transport_text,
+                   "timed out after %" PRId64 " s and %" PRIu64 " bytes%s", elapsed_ms / 1000,
+                   call->moved_bytes, line);
 }
 
 /* ---- callbacks that libcurl gets instead of libs3's ---- */
@@ -89,9 +151,11 @@ static size_t s3_guard_on_body(char *bytes, size_t size, size_t count, void *arg
     if (!call->wants_body || call->libs3_write == NULL || status < 200 || status > 299) {
         return size * count;
     }
-    if (s3_guard_has_document_type(call)) {
+    bool too_long = call->body_bytes_max > 0 && call->answer.body_bytes > call->body_bytes_max;
+    if (too_long || s3_guard_has_document_type(call)) {
         return 0; /* libcurl ends the call: S3_TRANSPORT_ABORTED */
     }
+    s3_guard_add_moved(call, size * count); /* an error's body earns nothing */
     return call->libs3_write(bytes, size, count, call->libs3_write_arg);
 }
 
@@ -104,6 +168,7 @@ static size_t s3_guard_on_read(char *bytes, size_t size, size_t count, void *arg
     if (take > 0) {
         memcpy(bytes, call->upload + call->upload_offset, take);
         call->upload_offset += take;
+        s3_guard_add_moved(call, take);
     }
     return take;
 }
@@ -120,16 +185,27 @@ static int s3_guard_on_seek(void *arg, curl_off_t offset, int origin)
     return CURL_SEEKFUNC_OK;
 }
 
-/* Called at least once a second: not 0 ends the transfer. */
+static int s3_guard_on_socket(void *arg, curl_socket_t fd, curlsocktype purpose)
+{
+    static const int unsent_bytes = S3_GUARD_UNSENT_BYTES_MAX;
+    (void)arg;
+    (void)purpose;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes, sizeof unsent_bytes);
+    return CURL_SOCKOPT_OK;
+}
+
+/* Called at least once a second, also before anything moves: not 0 ends the transfer. */
 static int s3_guard_on_progress(void *arg, curl_off_t down_total, curl_off_t down,
                                 curl_off_t up_total, curl_off_t up)
 {
-    const struct s3_guard_call *call = arg;
+    struct s3_guard_call *call = arg;
     (void)down_total;
     (void)down;
     (void)up_total;
     (void)up;
-    return call->stop != NULL && stop_level(call->stop) >= STOP_NOW;
+    bool stops = call->stop != NULL && stop_level(call->stop) >= STOP_NOW;
+    call->too_slow = !stops && s3_guard_elapsed_ms(call) > s3_guard_allowed_ms(call);
+    return stops || call->too_slow;
 }
 
 /* ---- options ---- */
@@ -218,7 +294,7 @@ static CURLcode s3_guard_set_longs(CURL *handle, const struct s3_guard_call *cal
         {CURLOPT_NOSIGNAL, 1},
         {CURLOPT_NOPROGRESS, 0},
         {CURLOPT_CONNECTTIMEOUT_MS, (long)call->connect_timeout_ms},
-        {CURLOPT_TIMEOUT_MS, (long)call->request_timeout_ms},
+        {CURLOPT_TIMEOUT_MS, 0}, /* s3_guard_on_progress knows better */
         {CURLOPT_LOW_SPEED_LIMIT, 1},
         {CURLOPT_LOW_SPEED_TIME, stall_s},
         {CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1}, /* D2 */
@@ -248,6 +324,7 @@ static CURLcode s3_guard_set_callbacks(CURL *handle, struct s3_guard_call *call)
     S3_GUARD_SET(CURLOPT_WRITEDATA, (void *)call);
     S3_GUARD_SET(CURLOPT_XFERINFOFUNCTION, s3_guard_on_progress);
     S3_GUARD_SET(CURLOPT_XFERINFODATA, (void *)call);
+    S3_GUARD_SET(CURLOPT_SOCKOPTFUNCTION, s3_guard_on_socket);
     S3_GUARD_SET(CURLOPT_ERRORBUFFER, call->curl_text);
     S3_GUARD_SET(CURLOPT_PROTOCOLS_STR, "http,https");
     /*
@@ -330,11 +407,14 @@ static void s3_guard_conclude(CURL *handle, struct s3_guard_call *call, CURLcode
 {
     struct s3_answer *answer = &call->answer;
     long request_bytes = 0;
-    answer->transport = s3_guard_transport(code);
+    bool too_slow = call->too_slow && code == CURLE_ABORTED_BY_CALLBACK;
+    answer->transport = too_slow ? S3_TRANSPORT_TIMEOUT : s3_guard_transport(code);
     if (curl_easy_getinfo(handle, CURLINFO_REQUEST_SIZE, &request_bytes) == CURLE_OK) {
         answer->sent = request_bytes > 0;
     }
-    if (code != CURLE_OK) {
+    if (too_slow) {
+        s3_guard_say_too_slow(call);
+    } else if (code != CURLE_OK) {
         (void)snprintf(answer->transport_text, sizeof answer->transport_text, "%s",
                        call->curl_text[0] != '\0' ? call->curl_text : curl_easy_strerror(code));
     } else if (s3_answer_is_success(answer) && call->upload_offset != call->upload_bytes) {
@@ -365,6 +445,7 @@ CURLcode __wrap_curl_easy_perform(CURL *handle)
         return __real_curl_easy_perform(handle);
     }
     struct curl_slist *headers = NULL;
+    call->began_ms = clk_monotonic_ms();
     call->curl_text[0] = '\0';
     CURLcode code = s3_guard_set_longs(handle, call);
     if (code == CURLE_OK) {

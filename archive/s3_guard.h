@@ -3,8 +3,9 @@
  * s3_guard: stands between libs3 2.0 and libcurl. libs3 sets options and callbacks on a curl handle
  * and performs it; the linker (--wrap=curl_easy_setopt, --wrap=curl_easy_perform, with libs3.a)
  * brings both calls here. The guard
- *   - sets what libs3 leaves open or sets wrongly: connect and total time-outs, HTTP/1.1,
- *     certificate verification, no redirects, no proxy, no low-speed limit of 15 s, the stop flag;
+ *   - sets what libs3 leaves open or sets wrongly: connect time-out, HTTP/1.1, certificate
+ *     verification, no redirects, no proxy, no low-speed limit of 15 s, the stop flag;
+ *   - ends a call at its time-out, but gives a body that moves more: a second for every 16 KiB;
  *   - adds If-None-Match: * when asked, and drops Expect for small bodies (Signature V2 signs
  *     neither);
  *   - sends the body itself, from memory, so that libcurl can repeat it on a fresh connection;
@@ -37,11 +38,12 @@ struct s3_guard_call {
     const struct stop *stop; /* borrowed, may be NULL */
     const char *ca_file;     /* borrowed; "" = the system's */
     int64_t connect_timeout_ms;
-    int64_t request_timeout_ms;
+    int64_t request_timeout_ms; /* from the request to the answer's end, where no body moves */
     bool if_none_match;
-    bool wants_body;       /* the body of a good answer goes on to libs3 (GET, LIST) */
-    bool is_xml;           /* and is an XML document: refused when it has a document type */
-    const uint8_t *upload; /* borrowed: the body of a PUT */
+    bool wants_body;         /* the body of a good answer goes on to libs3 (GET, LIST) */
+    bool is_xml;             /* and is an XML document: refused when it has a document type */
+    uint64_t body_bytes_max; /* a longer one is refused; 0 = its receiver sees to that */
+    const uint8_t *upload;   /* borrowed: the body of a PUT */
     size_t upload_bytes;
 
     /* read by the caller after s3_guard_end */
@@ -51,6 +53,10 @@ struct s3_guard_call {
     /* the guard's own */
     bool is_upload;
     bool locked;
+    bool too_slow; /* ended by its time-out */
+    int64_t began_ms;
+    int64_t moved_ms;     /* since the beginning, when the body moved last */
+    uint64_t moved_bytes; /* of the upload, or of what went on to libs3 */
     size_t upload_offset;
     const struct curl_slist *libs3_headers;
     size_t (*libs3_write)(char *bytes, size_t size, size_t count, void *arg);

@@ -11,7 +11,7 @@
  * and directory fsynced). get returns RC_OK only when every byte of the object (or range) was
  * delivered. list returns RC_OK only when the listing was whole. No call retries by itself except
  * to find out an unknown outcome (head after a lost reply); pauses are the caller's
- * (base/backoff.h). Every call ends within the configured time-outs.
+ * (base/backoff.h). Every call ends: at its time-out, or a second later for each 16 KiB that moved.
  *
  * Errors of every call: RC_UNAVAILABLE, RC_TIMEOUT (come back), RC_DENIED (credentials,
  * permissions, clock skew; the text names which), RC_NOT_FOUND (get, head: the object; all: the
@@ -49,7 +49,7 @@ struct store_config {
     char secret_access_key_file[STORE_URL_BYTES];
     char ca_file[STORE_URL_BYTES]; /* "" = the system's */
     int64_t connect_timeout_ms;    /* 0 = default 5000 */
-    int64_t request_timeout_ms;    /* 0 = default 60000, the whole of one call */
+    int64_t request_timeout_ms;    /* 0 = default 60000; what moves earns more (s3_guard.h) */
 };
 
 enum store_feature {

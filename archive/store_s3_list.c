@@ -14,6 +14,7 @@
 
 #define STORE_S3_PAGE_BYTES_MAX (8u << 20) /* S3 sends 1000 keys of at most 1 KiB */
 #define STORE_S3_PAGES_MAX 1000000u        /* a thousand million objects */
+#define STORE_S3_CALLBACK_KEYS 32 /* libs3 calls back for so many keys, then for the rest */
 
 /* The keys of one page: for each its size (8 bytes), the key, a NUL. */
 struct store_s3_page {
@@ -66,6 +67,7 @@ static enum rc store_s3_fetch_page(struct store_s3 *s3, const char *prefix, cons
     memset(&page->call, 0, sizeof page->call);
     page->call.guard.wants_body = true;
     page->call.guard.is_xml = true;
+    page->call.guard.body_bytes_max = STORE_S3_PAGE_BYTES_MAX;
     store_s3_begin(s3, &page->call);
     S3_list_bucket(&s3->bucket, prefix, *marker == '\0' ? NULL : marker, NULL, max_keys, NULL,
                    &handler, page);
@@ -79,7 +81,20 @@ static enum rc store_s3_fetch_page(struct store_s3 *s3, const char *prefix, cons
                        "LIST %s: the answer is not one whole listing (%llu bytes)", prefix,
                        (unsigned long long)page->call.guard.answer.body_bytes);
     }
+    if (page->count == 0 && s3_answer_has_more(&page->call.guard.answer)) {
+        return err_set(err, RC_UNAVAILABLE, "LIST %s: the store has more keys, and names none",
+                       prefix);
+    }
     return RC_OK;
+}
+
+/*
+ * Whether another page follows. A store may say so behind the keys; where they fill libs3's last
+ * callback there is none to come that would tell us: the page behind the last key does.
+ */
+static bool store_s3_may_follow(const struct store_s3_page *page)
+{
+    return page->count > 0 && (page->truncated || page->count % STORE_S3_CALLBACK_KEYS == 0);
 }
 
 struct store_s3_walk {
@@ -141,7 +156,7 @@ static enum rc store_s3_walk_pages(struct store_s3_walk *walk, struct err *err)
         if (rc == RC_OK) {
             rc = store_s3_visit_page(walk, &page, err);
         }
-        more = page.count > 0 && page.truncated;
+        more = store_s3_may_follow(&page);
     }
     buf_deinit(&page.entries);
     return rc;

@@ -26,6 +26,7 @@ import urllib.parse
 from xml.sax.saxutils import escape
 
 PAGE_KEYS = 1000
+PACES_PER_S = 20  # how often a slow fault moves a piece
 
 
 class Request:
@@ -106,10 +107,11 @@ class Fault:
     reads_body = True
     says_continue = True
 
-    def __init__(self, play, reads_body=True, says_continue=True):
+    def __init__(self, play, reads_body=True, says_continue=True, reads_per_s=None):
         self.play = play  # (wire, request, server) -> True to keep the connection
         self.reads_body = reads_body
         self.says_continue = says_continue
+        self.reads_per_s = reads_per_s  # bytes of the body; None = as fast as they come
 
 
 class faults:
@@ -212,6 +214,27 @@ class faults:
         return Fault(play)
 
     @staticmethod
+    def slow(bytes_per_s):
+        """The right answer, its body at that steady rate."""
+        def play(wire, request, server):
+            answer = server.carry_out(request)
+            wire.head(answer)
+            step = max(1, bytes_per_s // PACES_PER_S)
+            for at in range(0, len(answer.body), step):
+                server.stopping.wait(step / bytes_per_s)
+                wire.send(answer.body[at:at + step])
+            return True
+        return Fault(play)
+
+    @staticmethod
+    def slow_to_read(bytes_per_s):
+        """The right answer to a body that is read at that steady rate (with ScriptedS3.narrow)."""
+        def play(wire, request, server):
+            wire.answer(server.carry_out(request), request)
+            return True
+        return Fault(play, reads_per_s=bytes_per_s)
+
+    @staticmethod
     def lower_case():
         def play(wire, request, server):
             wire.answer(server.carry_out(request), request, lower_case=True)
@@ -266,6 +289,16 @@ class faults:
         return Fault(play)
 
     @staticmethod
+    def pouring(status, beginning):
+        """A body without end, as fast as it is taken."""
+        def play(wire, _request, server):
+            wire.head(Answer(status, headers={"Connection": "close"}), length=False)
+            wire.send(beginning)
+            while not server.stopping.is_set():
+                wire.send(b" " * 65536)
+        return Fault(play)
+
+    @staticmethod
     def endless():
         """Headers without end."""
         def play(wire, _request, server):
@@ -299,6 +332,8 @@ class ScriptedS3:
         self.list_sizes = {}  # whole key -> the size that a listing tells
         self.list_cut_keys = set()  # a stale listing does not show these
         self.ignores_marker = False
+        self.page_keys = PAGE_KEYS
+        self.truncated_last = False  # IsTruncated behind the keys of a listing, not before them
         self.requests = []  # (kind, key, headers), in order
         self.agreed = []  # the protocol that each TLS connection agreed on
         self.stopping = threading.Event()
@@ -352,6 +387,11 @@ class ScriptedS3:
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
         self._thread = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
         self._thread.start()
+
+    def narrow(self):
+        """From now on connections hold little: what the client has sent is soon what we have read."""
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
 
     def refuse(self):
         """Nobody answers: connections are refused, and those that are open end."""
@@ -427,7 +467,7 @@ class ScriptedS3:
                     (fault is None or fault.says_continue):
                 sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             length = int(headers.get("content-length", "0"))
-            request.body = reader.read(length)
+            request.body = self._read_body(reader, length, fault.reads_per_s if fault else None)
             if len(request.body) < length:
                 return False
         wire = Wire(self, sock)
@@ -435,6 +475,17 @@ class ScriptedS3:
             return bool(fault.play(wire, request, self))
         wire.answer(self.carry_out(request), request)
         return True
+
+    def _read_body(self, reader, length, per_s):
+        if per_s is None:
+            return reader.read(length)
+        body, step = b"", max(1, per_s // PACES_PER_S)
+        while len(body) < length and not self.stopping.wait(step / per_s):
+            piece = reader.read(min(step, length - len(body)))
+            if not piece:
+                break
+            body += piece
+        return body
 
     # ---- the store itself ----
 
@@ -496,7 +547,7 @@ class ScriptedS3:
     def _list(self, objects, request):
         prefix = request.query.get("prefix", "")
         marker = "" if self.ignores_marker else request.query.get("marker", "")
-        limit = min(int(request.query.get("max-keys", PAGE_KEYS)), PAGE_KEYS)
+        limit = min(int(request.query.get("max-keys", PAGE_KEYS)), self.page_keys)
         keys = sorted(key for key in objects if key.startswith(prefix) and key > marker and
                       key not in self.list_cut_keys)
         page = keys[:limit]
@@ -504,9 +555,9 @@ class ScriptedS3:
             f"<Contents><Key>{escape(key)}</Key><LastModified>2026-11-24T18:00:00.000Z"
             f"</LastModified><ETag>{escape(self._etag(objects[key]))}</ETag>"
             f"<Size>{self.list_sizes.get(key, len(objects[key]))}</Size></Contents>" for key in page)
+        more = f"<IsTruncated>{'true' if len(keys) > limit else 'false'}</IsTruncated>"
         text = ('<?xml version="1.0" encoding="UTF-8"?>\n'
                 '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
                 f"<Name>{request.bucket}</Name><Prefix>{escape(prefix)}</Prefix>"
-                f"<IsTruncated>{'true' if len(keys) > limit else 'false'}</IsTruncated>"
-                f"{items}</ListBucketResult>")
+                f"{items + more if self.truncated_last else more + items}</ListBucketResult>")
         return Answer(200, text.encode(), {"Content-Type": "application/xml"})

@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -375,6 +376,74 @@ def test_slow_store_is_waited_for(s3, run):
     assert only(run(s3, "put", "k", "text"))[0] == "ok"
 
 
+# ---- lines that are slow, and stores that never end ----
+
+KIB = 1024  # the limit is 16 of them a second once the time-out has passed
+
+
+def test_slow_line_down(s3, run):
+    """What moves, steadily, may take several times the time-out."""
+    s3.objects["bucket"]["p/k"] = b"x" * 128 * KIB
+    s3.on("GET", faults.slow(32 * KIB))
+    code, text = only(run(s3, "get", "k", request_ms=1000))
+    assert code == "ok" and len(text) == 128 * KIB, text[:300]
+
+
+def test_slow_line_up(s3, run):
+    s3.narrow()
+    s3.on("PUT", faults.slow_to_read(256 * KIB))
+    code, text = only(run(s3, "big", "k", 1 << 20, request_ms=2000))
+    assert code == "ok", text
+    assert len(s3.objects["bucket"]["p/k"]) == 1 << 20
+
+
+def test_slow_line_listing(s3, run):
+    s3.objects["bucket"].update({f"p/{i:04}": b"" for i in range(500)})
+    s3.on("LIST", faults.slow(32 * KIB))
+    code, text = only(run(s3, "list", "", request_ms=1000))
+    assert code == "ok" and len(text.split()) == 500
+
+
+def test_trickle_down_ends(s3, run):
+    """A byte now and then is no reason to wait on."""
+    s3.objects["bucket"]["p/k"] = b"x" * (1 << 20)
+    s3.on("GET", faults.slow(2 * KIB))
+    began = time.monotonic()
+    code, text = only(run(s3, "get", "k", request_ms=1000))
+    assert code == "timeout" and time.monotonic() - began < 10
+    assert "slower than 16 KiB/s" in text, text
+
+
+def test_trickle_up_ends(s3, run):
+    s3.narrow()
+    s3.on("PUT", faults.slow_to_read(2 * KIB))
+    s3.on("HEAD", faults.status(404))
+    began = time.monotonic()
+    assert only(run(s3, "big", "k", 1 << 20, request_ms=1000))[0] == "timeout"
+    assert time.monotonic() - began < 20
+
+
+def test_large_put_without_an_answer(s3, run):
+    """All was taken at once, and then nothing: its size is no reason to wait on."""
+    s3.on("PUT", faults.silence())
+    s3.on("HEAD", faults.status(404))
+    began = time.monotonic()
+    code, text = only(run(s3, "big", "k", 4 << 20, request_ms=1000))
+    assert code == "timeout" and time.monotonic() - began < 10
+    assert "slower" not in text, text
+
+
+@pytest.mark.parametrize("status,command", [(500, ("get", "k")), (500, ("list", "")),
+                                            (200, ("list", ""))])
+def test_bodies_without_end_end(s3, run, status, command):
+    """However fast an error's words come, or a listing's spaces: they buy no time."""
+    s3.on("GET", faults.pouring(status, b"<Error>"))
+    s3.on("LIST", faults.pouring(status, b"<ListBucketResult>"))
+    began = time.monotonic()
+    assert only(run(s3, *command, request_ms=1000))[0] in ("timeout", "unavailable")
+    assert time.monotonic() - began < 10
+
+
 def test_stop_ends_a_call(s3, run):
     s3.on("PUT", faults.silence())
     code, _ = only(run(s3, "put", "k", "text", request_ms=30000, stop_ms=300))
@@ -454,6 +523,23 @@ def test_listing_that_runs_in_a_circle(s3, run):
     assert code == "ok" and len(text.split()) == 1500
     s3.ignores_marker = True
     assert only(run(s3, "list", ""))[0] == "corrupt"
+
+
+@pytest.mark.parametrize("count", [32, 64, 96, 100])
+def test_listing_that_says_at_its_end_that_there_is_more(s3, run, count):
+    """libs3 calls back for every 32 keys, and for the rest: behind 32, 64, ... it never says how a page ended."""
+    s3.truncated_last, s3.page_keys = True, count
+    s3.objects["bucket"].update({f"p/{i:04}": b"" for i in range(250)})
+    code, text = only(run(s3, "list", ""))
+    assert code == "ok" and len(text.split()) == 250
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_listing_that_names_none_and_says_there_is_more(s3, run, last):
+    """Going on behind the last key would ask the same again, and an end it is not."""
+    s3.truncated_last, s3.page_keys = last, 0
+    s3.objects["bucket"].update({f"p/{i:04}": b"" for i in range(3)})
+    assert only(run(s3, "list", ""))[0] == "unavailable"
 
 
 def test_listing_with_foreign_keys(s3, run):

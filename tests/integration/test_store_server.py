@@ -7,17 +7,21 @@ under load; starts meet wrong listings; a restore meets each fault once, on each
 same faults at the calls alone: test_store_faults.py.
 """
 
+import re
 import time
 
 import pytest
 
 from harness import oracle
 from harness.archive import BIRTH, CLAIM, COMPLETE, SEGMENT
+from harness.foreign import sqlite3
 from harness.load import Ledger
+from harness.restoring import run_restore
 from harness.scripted import ScriptedArchive, faults
 from harness.wait import until
 
 ALWAYS = 10**9
+PART = r"/snapshots/.*/part-"
 WELCOME = b"<html><body>Welcome to our network. Please log in.</body></html>"
 
 
@@ -361,3 +365,23 @@ def restore_once(scene, store, what, begin):
     store.s3.heal()
     assert result.code == 0, f"{what}\n{result.describe()}"
     assert len(oracle.read_rows(result.target)) == 6, what
+
+
+@pytest.mark.slow
+def test_store_server__a_line_on_which_one_part_takes_minutes(scene, store):
+    """The first snapshot's upload, and then its restore, take longer than a call's time-out: both go through
+    at the first try."""
+    sqlite3(scene.database, "PRAGMA journal_mode=WAL;", "CREATE TABLE big (value);",
+            "INSERT INTO big VALUES (randomblob(2500 << 10));")
+    store.s3.narrow()
+    store.s3.on("PUT", faults.slow_to_read(32 << 10), times=ALWAYS, key=PART)
+    store.s3.on("GET", faults.slow(32 << 10), times=ALWAYS, key=PART)
+    server = scene.server(store).start_ready()
+    server.insert("a row")
+    server.wait_status(lambda s: s.get("snapshot"), "the snapshot", limit_s=200)
+    server.wait_archived()
+    server.kill()
+    result = run_restore(store, scene.path("restored.db"), limit_s=200).expect(0)
+    assert len(oracle.read_rows(result.target)) == 1
+    asked = [kind for kind, key, _ in store.s3.requests if re.search(PART, key)]
+    assert sorted(asked) == ["GET", "PUT"], asked
