@@ -596,7 +596,7 @@ static void test_lead__a_bad_frame_keeps_the_stamp(void **state)
     ship();
     shipper_get_view(lead->shipper, &view);
     lead_publish(lead, &view);
-    assert_true(published.lag_frames > 0);
+    assert_true(published.lag_frames > (int64_t)view.unarchived_frames);
 }
 
 /* It would hold rows that lie behind the position in its name. */
