@@ -93,12 +93,28 @@ static enum rc json_fields_add_sum(json_t *object, struct err *err)
     return rc;
 }
 
-/* Takes the sum out of the object and compares; what was written before there were sums has none. */
+/* What was written before there were sums has none, and nothing that looks like one whose name was changed. */
+static void json_fields_check_no_sum(struct json_fields *fields)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach(fields->object, key, value)
+    {
+        const char *text = json_is_string(value) ? json_string_value(value) : "";
+        if (strlen(text) == SUM_HEX_BYTES - 1 &&
+            strspn(text, "0123456789abcdef") == SUM_HEX_BYTES - 1) {
+            json_fields_fail(fields, SUM_KEY, "is under another name: a part of it was changed");
+        }
+    }
+}
+
+/* Takes the sum out of the object and compares. */
 static void json_fields_check_sum(struct json_fields *fields)
 {
     char hex[SUM_HEX_BYTES];
     json_t *sum = json_incref(json_object_get(fields->object, SUM_KEY));
     if (sum == NULL) {
+        json_fields_check_no_sum(fields);
         return;
     }
     (void)json_object_del(fields->object, SUM_KEY);

@@ -608,7 +608,7 @@ static void test_lead__a_bad_frame_keeps_the_stamp(void **state)
     ship();
     shipper_get_view(lead->shipper, &view);
     lead_publish(lead, &view);
-    assert_true(published.lag_frames > 0);
+    assert_true(published.lag_frames > (int64_t)view.unarchived_frames);
 }
 
 static void test_lead__a_snapshot_begins_where_the_capture_stands(void **state)
