@@ -251,8 +251,11 @@ enum rc lead_resume_capture(struct lead *lead, const struct shipper_view *view, 
 static enum rc lead_meet_full_spool(struct lead *lead, enum replicator_store_state store,
                                     struct err *err)
 {
-    enum rc rc = lead_cut(lead, err);
-    if (rc == RC_OK) {
+    enum rc rc = lead_pass(lead, err); /* one that failed may have ended within a transaction */
+    if (rc == RC_OK && lead->capture == CAPTURE_ON) {
+        rc = lead_cut(lead, err);
+    }
+    if (rc == RC_OK && lead->capture == CAPTURE_ON) {
         lead->capture = CAPTURE_OUTAGE;
         (void)snprintf(lead->alarm, sizeof lead->alarm,
                        "the store %s and the spool is full (HARVEY_SPOOL_MAX_BYTES): rows written "
@@ -264,7 +267,7 @@ static enum rc lead_meet_full_spool(struct lead *lead, enum replicator_store_sta
     return rc;
 }
 
-static enum rc lead_housekeep(struct lead *lead, struct err *err)
+enum rc lead_housekeep(struct lead *lead, struct err *err)
 {
     struct shipper_view view;
     shipper_get_view(lead->shipper, &view);

@@ -83,6 +83,9 @@ struct lead {
 struct lead *lead_create(const struct lead_context *context, struct start_plan *plan);
 void lead_destroy(struct lead *lead);
 
+/* Once a second: the database's files, a full spool, an outage's end, restored.json, a snapshot that is due. RC_CORRUPT: start over. */
+RC_MUST_CHECK enum rc lead_housekeep(struct lead *lead, struct err *err);
+
 /* Publishes the status, as the view and the lead have it now. */
 void lead_publish(struct lead *lead, const struct shipper_view *view);
 

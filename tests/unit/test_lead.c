@@ -735,6 +735,32 @@ static void test_lead__no_snapshot_begins_behind_a_bad_frame(void **state)
     assert_false(lead->connections.holds_write);
 }
 
+/* ---- a full spool ---- */
+
+/* A pass failed within a transaction; its rest is captured before the generation ends. */
+static void test_lead__a_full_spool_ends_a_generation_at_a_commit(void **state)
+{
+    (void)state;
+    begin(FIRST_START);
+    connect_app();
+    check_ok(lead_pass(lead, &err));
+    assert_int_equal(rename(scene.config.store.dir, scratch_path(&scene.scratch, "away")), 0);
+    check_ok(fsio_replace_file(scene.config.store.dir, "no directory", 12, false, &err));
+    check_ok(lead_cut(lead, &err)); /* it stays in the spool, and is more than that may hold */
+    scene.config.spool_bytes_max = 1;
+
+    insert(1700, 4000); /* two segments */
+    assert_int_equal(rename(scene.sidecar.spool, scratch_path(&scene.scratch, "spool")), 0);
+    check_ok(fsio_replace_file(scene.sidecar.spool, "no folder", 9, false, &err));
+    check_fails(RC_IO, lead_pass(lead, &err));
+    assert_int_equal(unlink(scene.sidecar.spool), 0);
+    assert_int_equal(rename(scratch_path(&scene.scratch, "spool"), scene.sidecar.spool), 0);
+    check_ok(lead_housekeep(lead, &err));
+    assert_int_equal(lead->capture, CAPTURE_OUTAGE);
+    assert_true(segmenter_is_empty(&lead->segmenter));
+    assert_int_equal(lead->segmenter.link.position.frame_no, wal_now().mx_frame);
+}
+
 /* ---- an outage's end ---- */
 
 /* The next generation cannot be noted: whatever of it was noted and queued, the lead starts over. */
@@ -881,6 +907,7 @@ int main(void)
         CASE(test_lead__begins_in_front_of_a_bad_frame),
         CASE(test_lead__begins_at_mark_0_in_front_of_a_bad_frame),
         CASE(test_lead__a_pass_over_a_backfilled_wal_meets_a_bad_frame),
+        CASE(test_lead__a_full_spool_ends_a_generation_at_a_commit),
         CASE(test_lead__a_resumption_that_fails_starts_over),
         CASE(test_lead__a_packed_snapshot_on_the_chain_is_resumed),
         CASE(test_lead__a_packed_snapshot_of_lost_frames_is_dropped),
