@@ -291,6 +291,9 @@ static enum rc start_decide_ours(struct start_case *c, struct err *err)
     enum rc rc = RC_OK;
     if (lost) {
         start_new_generation(c, CAUSE_STORE_LOST, "the store lost objects that it had confirmed");
+        c->archive.lost =
+            record->generation; /* overridden also where nothing but a birth is missing */
+        start_supersede(c, generation_id_number(&record->generation) - 1);
         plan->alarm = true;
         start_say(plan, 14,
                   "the store lost objects that it had confirmed: a new generation begins");

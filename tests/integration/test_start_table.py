@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import oracle
+from harness import env, oracle
 from harness.archive import BucketArchive
 from harness.foreign import sqlite3
 from harness.load import Ledger
@@ -213,9 +213,10 @@ def test_start_table__04_an_incomplete_snapshot_is_none(scene):
     """The server died inside its very first snapshot and the volume with it: nothing was ever
     promised, so this is a first start again, and a restore then finds the new life."""
     archive = scene.archive("dir")
-    lived(scene, archive)
-    for match in archive.complete_snapshots():
-        archive.delete(match.string)
+    server = scene.server(archive, binary=env.hooks_program("server"),
+                          TEST_FAILPOINT="snapshot_before_complete:1").start()
+    until(lambda: not server.is_alive(), "it to die in its first snapshot")
+    assert archive.keys() and not archive.complete_snapshots()
     scene.wipe()
     server = scene.server(archive).start_ready()
     goes_on(scene, server, archive, [], "first start over an incomplete snapshot")
@@ -841,9 +842,9 @@ def test_start_table__14_emptied_without_an_outage(scene, archive, idle):
             scene.rows(server, 1, ledger)
         return server.status()["generation"] not in (None, first)
     until(begun, "a new generation")
-    assert "lost" in birth(archive, server.status()["generation"])
     server.wait_snapshot()
-    server.wait_archived()
+    status = server.wait_archived()
+    assert "lost" in birth(archive, status["generation"]) and first in birth(archive, status["generation"])
     restored = scene.restored_rows(archive)
     assert oracle.compare(restored, None, ledger, time.monotonic(), "anew").lost == 0
     server.stop_clean()
