@@ -363,6 +363,8 @@ def test_handover__a_second_signal_ends_the_wait(door, scene):
         until(lambda: "passing connections on" in server.log(), "the stop to begin")
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
+        answer = client.answer()
+        assert answer and answer[0] == 503 and "retry-after" in answer[1], answer
         assert client.is_closed()
 
 

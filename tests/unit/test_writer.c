@@ -282,6 +282,7 @@ static void test_writer__an_error_fails_the_batch(void **state)
     writer_get_view(writer, &view);
     assert_int_equal(view.failed_batches, 1);
     assert_non_null(strstr(view.last_error, "no bad rows"));
+    assert_int_equal(view.open_no, 1); /* rolled back: no reason to give up the connection */
     submit(0, 2);
     collect(2);
     assert_int_equal(jobs[0].rc, RC_OK);
