@@ -175,6 +175,15 @@ enum rc generation_birth_decode(const uint8_t *json, size_t count, struct genera
 
 /* ---- claims ---- */
 
+bool generation_birth_names(const struct generation_birth *birth, const struct generation_id *id)
+{
+    bool names = birth->has_parent && generation_id_equal(&birth->parent, id);
+    for (uint32_t i = 0; !names && i < birth->supersedes_count; i++) {
+        names = generation_id_equal(&birth->supersedes[i], id);
+    }
+    return names;
+}
+
 enum rc lead_claim_encode(const struct lead_claim *claim, struct buf *json, struct err *err)
 {
     size_t start = json->size;

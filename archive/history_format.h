@@ -77,6 +77,9 @@ struct restored_marker {
     int64_t unix_ms;
 };
 
+/* The generation goes on from that one, or overrides it. */
+bool generation_birth_names(const struct generation_birth *birth, const struct generation_id *id);
+
 /*
  * Encoders append the text: RC_LIMIT, RC_NOMEM (`json`); RC_INVALID: a field out of its range, which a
  * reader would refuse; then `json` is as before. Decoders: RC_CORRUPT, RC_NOMEM.

@@ -67,6 +67,7 @@ struct replicator {
     pthread_mutex_t mutex; /* guards what follows, and publishing */
     enum replicator_role role;
     char reason[512];
+    bool cannot_lead;             /* the last try failed: nothing is archived until one succeeds */
     struct replicator_status own; /* the last one that this process published as leader */
 };
 
@@ -128,6 +129,13 @@ static void replicator_set_role(struct replicator *r, enum replicator_role role,
             log_info("leader", "role=\"%s\"", replicator_role_name(role));
         }
     }
+}
+
+static void replicator_note_try(struct replicator *r, bool failed)
+{
+    (void)pthread_mutex_lock(&r->mutex);
+    r->cannot_lead = failed;
+    (void)pthread_mutex_unlock(&r->mutex);
 }
 
 static void replicator_publish(void *arg, const struct replicator_status *status,
@@ -296,6 +304,7 @@ static bool replicator_lead(struct replicator *r, struct leading *leading, struc
     }
     bool keeps_serving = atomic_load(&r->may_serve);
     lockfile_release(&r->leader_lock);
+    replicator_note_try(r, end == LEAD_FAILED);
     replicator_set_role(r, ROLE_STARTING, keeps_serving, reason);
     (void)stop_wait_ms(&r->stop, STOP_SOON, backoff_next_ms(&leading->retry));
     return true;
@@ -326,6 +335,7 @@ static bool replicator_start_over(struct replicator *r, struct leading *leading)
     if (rc != RC_OK) {
         lockfile_release(&r->leader_lock);
         replicator_say(r->failure_said, LOG_LEVEL_ERROR, "cannot start: %s", err.text);
+        replicator_note_try(r, true);
         replicator_set_role(r, ROLE_STARTING, atomic_load(&r->may_serve), err.text);
         (void)stop_wait_ms(&r->stop, STOP_SOON, backoff_next_ms(&leading->retry));
     } else {
@@ -577,7 +587,8 @@ void replicator_get_status(struct replicator *r, struct replicator_status *statu
                            (long long)(clk_boottime_ms() - beat));
         }
     }
-    if (role == ROLE_WAITING || role == ROLE_WAITING_FOR_RESTORE) {
+    if (role == ROLE_WAITING || role == ROLE_WAITING_FOR_RESTORE ||
+        (role == ROLE_STARTING && r->cannot_lead)) {
         status->alarm = true;
     }
     (void)pthread_mutex_unlock(&r->mutex);

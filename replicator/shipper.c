@@ -352,7 +352,9 @@ enum rc shipper_drain(struct shipper *s, struct stop *stop, int64_t timeout_ms, 
     enum rc rc = RC_OK;
     (void)pthread_mutex_lock(&s->mutex);
     s->draining = true;
-    while (s->head != NULL && rc == RC_OK) {
+    /* what lies in an archive that was lost, or is another's now, is not archived, though nothing waits */
+    while (rc == RC_OK && (s->head != NULL || (s->view.verdict != SHIPPER_GOES_ON &&
+                                               s->view.verdict != SHIPPER_REACHED))) {
         int64_t left = deadline - clk_monotonic_ms();
         if (s->view.verdict != SHIPPER_GOES_ON) {
             rc = err_set(err, RC_UNAVAILABLE, "%s", s->view.verdict_text);

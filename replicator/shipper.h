@@ -143,7 +143,7 @@ RC_MUST_CHECK enum rc shipper_sync_spool(struct shipper *shipper, struct err *er
 /* Writes the confirmed end into the state and deletes what is confirmed. Called about once a second. RC_IO. */
 RC_MUST_CHECK enum rc shipper_housekeep(struct shipper *shipper, struct err *err);
 
-/* Waits until everything given is confirmed (and, where a snapshot is pending, does not wait for it). RC_TIMEOUT, RC_STOPPED. */
+/* Waits until everything given is confirmed (and, where a snapshot is pending, does not wait for it). RC_TIMEOUT, RC_STOPPED; RC_UNAVAILABLE: a verdict says why not. */
 RC_MUST_CHECK enum rc shipper_drain(struct shipper *shipper, struct stop *stop, int64_t timeout_ms,
                                     struct err *err);
 

@@ -296,22 +296,13 @@ static void choose_append(char *text, size_t text_bytes, const char *between,
                    id->text);
 }
 
-static bool choose_names(const struct generation_birth *birth, const struct generation_id *id)
-{
-    bool names = birth->has_parent && generation_id_equal(&birth->parent, id);
-    for (uint32_t i = 0; !names && i < birth->supersedes_count; i++) {
-        names = generation_id_equal(&birth->supersedes[i], id);
-    }
-    return names;
-}
-
 /* The generation, or one that it goes on from, goes on from `id` or overrides it. */
 static bool choose_is_behind(const struct catalog *catalog,
                              const struct catalog_generation *generation,
                              const struct generation_id *id)
 {
     const struct catalog_generation *one = generation;
-    while (one != NULL && !choose_names(&one->birth, id)) {
+    while (one != NULL && !generation_birth_names(&one->birth, id)) {
         const struct catalog_generation *parent =
             one->birth.has_parent ? catalog_find(catalog, &one->birth.parent) : NULL;
         one = parent != NULL && parent < one ? parent : NULL; /* births come in order */

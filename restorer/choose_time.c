@@ -36,12 +36,8 @@ static void choose_flag_older(const struct catalog *catalog,
             continue;
         }
         for (size_t j = 0; j + 1 < i; j++) {
-            const struct generation_id *older = &catalog->generations[j].birth.id;
-            bool names = birth->has_parent && generation_id_equal(&birth->parent, older);
-            for (uint32_t k = 0; !names && k < birth->supersedes_count; k++) {
-                names = generation_id_equal(&birth->supersedes[k], older);
-            }
-            is_older[j] = is_older[j] || names;
+            is_older[j] =
+                is_older[j] || generation_birth_names(birth, &catalog->generations[j].birth.id);
         }
     }
 }

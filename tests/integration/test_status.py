@@ -215,6 +215,31 @@ def test_status__lag_with_a_slow_store(scene):
     server.stop_clean()
 
 
+def test_status__nobody_can_lead(scene):
+    """A server that serves on while no lead can begin archives nothing: it is red, says why, and is no more once
+    one leads."""
+    archive = scene.archive("dir")
+    leader = scene.server(archive).start_ready()
+    leader.wait_leader()
+    sibling = scene.server(archive).start_ready()
+    leader.wait_snapshot()
+    sibling.freeze()
+    leader.kill()
+    spool = scene.volume / "state.db-harvey" / "spool"
+    spool.rename(scene.dir / "spool")
+    spool.write_text("no folder")
+    sibling.thaw()
+    sibling.insert("taken all the same")
+    sibling.wait_status(lambda s: s["alarm"] and "spool" in (s["reason"] or ""), "the alarm")
+    assert sibling.readyz().code == 200
+    spool.unlink()
+    (scene.dir / "spool").rename(spool)
+    sibling.wait_leader()
+    sibling.wait_status(lambda s: not s["alarm"] and s["lag"]["ms"] == 0, "the alarm to end")
+    sibling.stop_clean()
+    assert scene.restored_rows(archive) == scene.source()
+
+
 def test_status__a_wrong_lag_would_be_noticed(scene, archive):
     """While rows come in, every status is checked against what the archive really holds: rows
     acknowledged before (asked - lag) are in a restore made right after."""
