@@ -188,6 +188,7 @@ enum rc lead_pass(struct lead *lead, struct err *err)
     if ((rc = lead_reader_begin(&c->readers[1 - c->current], err)) != RC_OK) {
         return rc;
     }
+    uint32_t frame_before = header.mx_frame;
     rc = wal_index_read(&c->index, &header, err);
     if (rc == RC_OK) {
         rc = lead_capture_to(lead, &header, err);
@@ -200,6 +201,7 @@ enum rc lead_pass(struct lead *lead, struct err *err)
     lead_reader_end(&c->readers[c->current]);
     c->current = 1 - c->current;
     lead->mark_frame = header.mx_frame;
+    lead->mark_is_late = header.mx_frame != frame_before;
     lead->seen = header;
     return RC_OK;
 }

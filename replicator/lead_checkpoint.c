@@ -223,6 +223,7 @@ enum rc lead_leave_mark0(struct lead *lead, struct err *err)
         return rc;
     }
     ASSERT(wal_index_backfilled(&lead->connections.index) < header.mx_frame);
+    uint32_t frame_before = header.mx_frame;
     /* the mark is read after it was taken: a commit that came in between is below it */
     if ((rc = lead_swap_readers(lead, err)) != RC_OK ||
         (rc = wal_index_read(&lead->connections.index, &header, err)) != RC_OK) {
@@ -230,6 +231,7 @@ enum rc lead_leave_mark0(struct lead *lead, struct err *err)
     }
     lead->at_mark0 = false;
     lead->mark_frame = header.mx_frame;
+    lead->mark_is_late = header.mx_frame != frame_before;
     lead_release_checkpoint(&lead->connections);
     /* no reset follows any more: the note would explain a -wal that somebody deletes */
     return anew ? RC_OK : lead_note_checkpoint(lead, false, err);
@@ -237,11 +239,39 @@ enum rc lead_leave_mark0(struct lead *lead, struct err *err)
 
 /* ---- FREEZE ---- */
 
+/*
+ * With WRITE held and all captured. A mark that lies below mxFrame keeps the backfill from being complete, and where
+ * nobody commits any more no pass moves it. The other reader takes its own, and is kept unless it may be mark 0: it
+ * is not where something is left to be backfilled, for nobody can begin the WAL anew meanwhile.
+ */
+static enum rc lead_freeze_mark(struct lead *lead, struct err *err)
+{
+    struct lead_connections *c = &lead->connections;
+    struct lead_reader *other = &c->readers[1 - c->current];
+    if (!lead->mark_is_late) {
+        return RC_OK;
+    }
+    enum rc rc = lead_reader_begin(other, err);
+    if (rc != RC_OK) {
+        return rc;
+    }
+    if (wal_index_backfilled(&c->index) >= lead->seen.mx_frame) {
+        lead_reader_end(other); /* and ours is at mxFrame, or this could not be */
+        return RC_OK;
+    }
+    lead_reader_end(&c->readers[c->current]);
+    c->current = 1 - c->current;
+    return RC_OK; /* it may be as late: where all marks are others', SQLite takes one of theirs */
+}
+
 /* With WRITE held: everything captured, spooled, durable; the mark at mxFrame. */
 static enum rc lead_freeze_tail(struct lead *lead, struct err *err)
 {
     FAILPOINT("freeze_write_held");
     enum rc rc = lead_pass(lead, err);
+    if (rc == RC_OK) {
+        rc = lead_freeze_mark(lead, err);
+    }
     if (rc == RC_OK && lead->capture == CAPTURE_ON) {
         rc = lead_cut(lead, err);
     }

@@ -45,6 +45,7 @@ struct lead {
     struct lockfile serving;      /* tells siblings that the start was passed */
     struct wal_index_header seen; /* the wal-index at the end of the last pass */
     uint32_t mark_frame;          /* the mark of the open read transaction is at most this */
+    bool mark_is_late; /* and may be less: a commit came between its taking and the look */
     struct generation_id generation;
     uint32_t generation_number_next;
     uint32_t term;

@@ -170,6 +170,20 @@ static void at(sqlite3 *db, const char *statement, void (*act)(void))
     assert_int_equal(sqlite3_trace_v2(db, SQLITE_TRACE_STMT, moment_comes, NULL), SQLITE_OK);
 }
 
+static int moment_ends(unsigned type, void *arg, void *statement, void *took_ns)
+{
+    (void)took_ns;
+    return moment_comes(type, arg, statement, (void *)(uintptr_t)sqlite3_sql(statement));
+}
+
+/* The same when the statement has been run. */
+static void after(sqlite3 *db, const char *statement, void (*act)(void))
+{
+    moment.statement = statement;
+    moment.act = act;
+    assert_int_equal(sqlite3_trace_v2(db, SQLITE_TRACE_PROFILE, moment_ends, NULL), SQLITE_OK);
+}
+
 static struct lead_reader *other_reader(void)
 {
     return &lead->connections.readers[1 - lead->connections.current];
@@ -275,6 +289,19 @@ static void maintain_until_reset(void)
         clk_pause_ms(5);
     }
     assert_int_equal(lead->wal_resets, 1);
+}
+
+/* A commit between the taking of a mark and the look at what is there, and none behind it: the freeze gets through. */
+static void test_lead__a_freeze_whose_mark_is_late(void **state)
+{
+    (void)state;
+    begin(FIRST_START);
+    connect_app();
+    insert(ROWS_OF_A_FREEZE, 4000);
+    after(other_reader()->db, "SELECT", insert_one);
+    check_ok(lead_pass(lead, &err));
+    assert_int_equal(lead->seen.mx_frame, wal_now().mx_frame);
+    maintain_until_reset();
 }
 
 static void test_lead__a_freeze_captures_what_no_pass_has_seen(void **state)
@@ -887,6 +914,7 @@ int main(void)
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         CASE(test_lead__a_pass_never_lands_on_mark_0),
         CASE(test_lead__a_pass_over_a_backfilled_wal_keeps_its_mark),
+        CASE(test_lead__a_freeze_whose_mark_is_late),
         CASE(test_lead__a_freeze_captures_what_no_pass_has_seen),
         CASE(test_lead__a_freeze_knows_its_new_mark),
         CASE(test_lead__a_commit_at_mark_0_keeps_its_stamp),
