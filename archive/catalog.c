@@ -185,6 +185,14 @@ struct catalog_generation *catalog_find(const struct catalog *catalog,
     return NULL;
 }
 
+const struct catalog_generation *catalog_parent(const struct catalog *catalog,
+                                                const struct catalog_generation *one)
+{
+    const struct catalog_generation *parent =
+        one->birth.has_parent ? catalog_find(catalog, &one->birth.parent) : NULL;
+    return parent != NULL && parent < one ? parent : NULL; /* births come in order: no circle */
+}
+
 /* ---- the lists of one generation ---- */
 
 static enum rc catalog_note_lead(void *arg, const char *key, uint64_t bytes, struct err *err)

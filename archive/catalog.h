@@ -91,6 +91,10 @@ RC_MUST_CHECK enum rc catalog_load_lists(struct catalog_generation *generation, 
 struct catalog_generation *catalog_find(const struct catalog *catalog,
                                         const struct generation_id *id);
 
+/* The generation that `one` (of the catalog) goes on from; NULL when that is none, or not in the catalog. */
+const struct catalog_generation *catalog_parent(const struct catalog *catalog,
+                                                const struct catalog_generation *one);
+
 /* The newest generation that holds a complete snapshot (loads snapshot lists as needed), or NULL in *found. */
 RC_MUST_CHECK enum rc catalog_find_latest(struct catalog *catalog, struct store *store,
                                           struct catalog_generation **found, struct err *err);

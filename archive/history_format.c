@@ -173,8 +173,6 @@ enum rc generation_birth_decode(const uint8_t *json, size_t count, struct genera
     return fields.rc;
 }
 
-/* ---- claims ---- */
-
 bool generation_birth_names(const struct generation_birth *birth, const struct generation_id *id)
 {
     bool names = birth->has_parent && generation_id_equal(&birth->parent, id);
@@ -183,6 +181,8 @@ bool generation_birth_names(const struct generation_birth *birth, const struct g
     }
     return names;
 }
+
+/* ---- claims ---- */
 
 enum rc lead_claim_encode(const struct lead_claim *claim, struct buf *json, struct err *err)
 {

@@ -296,40 +296,6 @@ static void choose_append(char *text, size_t text_bytes, const char *between,
                    id->text);
 }
 
-/* The generation, or one that it goes on from, goes on from `id` or overrides it. */
-static bool choose_is_behind(const struct catalog *catalog,
-                             const struct catalog_generation *generation,
-                             const struct generation_id *id)
-{
-    const struct catalog_generation *one = generation;
-    while (one != NULL && !generation_birth_names(&one->birth, id)) {
-        const struct catalog_generation *parent =
-            one->birth.has_parent ? catalog_find(catalog, &one->birth.parent) : NULL;
-        one = parent != NULL && parent < one ? parent : NULL; /* births come in order */
-    }
-    return one != NULL;
-}
-
-/*
- * Whatever its lost birth said, the generation is not the latest: others came, and all of them are behind it. (One
- * that is not may be a fork which the birth would have told of; and of times it would have told more.)
- */
-static bool choose_is_settled(const struct choose_source *source, const struct generation_id *id)
-{
-    const struct catalog *catalog = source->catalog;
-    bool settled = false;
-    for (size_t i = 0; i < catalog->generation_count; i++) {
-        const struct catalog_generation *one = &catalog->generations[i];
-        bool is_later = source->request->target == RESTORE_TO_LATEST &&
-                        generation_id_number(&one->birth.id) > generation_id_number(id);
-        if (is_later && !choose_is_behind(catalog, one, id)) {
-            return false;
-        }
-        settled = settled || is_later;
-    }
-    return settled;
-}
-
 /* Without --generation nothing may be passed over in silence: a birth that was lost needs a choice. */
 static enum rc choose_check_lost(const struct choose_source *source, struct choose_result *result,
                                  struct err *err)
@@ -338,11 +304,8 @@ static enum rc choose_check_lost(const struct choose_source *source, struct choo
     char choices[(CHOOSE_NAMED_MAX + 1) * (GENERATION_ID_BYTES + 20)] = "";
     struct lost lost;
     enum rc rc = lost_find(catalog, source->store, source->stop, &lost, err);
-    bool is_open = false;
-    for (size_t i = 0; rc == RC_OK && i < lost.count; i++) {
-        is_open = is_open || !choose_is_settled(source, &lost.ids[i]);
-    }
-    if (rc != RC_OK || !is_open) {
+    bool wants_latest = source->request->target == RESTORE_TO_LATEST;
+    if (rc != RC_OK || (wants_latest ? lost.open_count : lost.count) == 0) {
         return rc;
     }
     for (size_t i = 0; i < lost.count && i < CHOOSE_NAMED_MAX; i++) {

@@ -15,15 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The generation that `one` goes on from; NULL where there is none in the catalog. */
-static const struct catalog_generation *choose_parent(const struct catalog *catalog,
-                                                      const struct catalog_generation *one)
-{
-    const struct catalog_generation *parent =
-        one->birth.has_parent ? catalog_find(catalog, &one->birth.parent) : NULL;
-    return parent != NULL && parent < one ? parent : NULL; /* births come in order: no circle */
-}
-
 /* Flags what `generation` goes on from or overrides, and what those do. */
 static void choose_flag_older(const struct catalog *catalog,
                               const struct catalog_generation *generation, bool *is_older)
@@ -52,10 +43,10 @@ static enum rc choose_mark_replaced(const struct catalog *catalog,
         return err_set(err, RC_NOMEM, "no memory for a flag per generation");
     }
     choose_flag_older(catalog, generation, is_older);
-    const struct catalog_generation *parent = choose_parent(catalog, generation);
+    const struct catalog_generation *parent = catalog_parent(catalog, generation);
     while (!can_serve && parent != NULL) {
         is_older[parent - catalog->generations] = false;
-        parent = choose_parent(catalog, parent);
+        parent = catalog_parent(catalog, parent);
     }
     for (size_t i = 0; i < catalog->generation_count; i++) {
         is_replaced[i] = is_replaced[i] || is_older[i];
@@ -70,8 +61,8 @@ static const struct position *choose_limit_in(const struct catalog *catalog,
                                               const struct catalog_generation *one)
 {
     for (const struct catalog_generation *child = passed_over; child != NULL;
-         child = choose_parent(catalog, child)) {
-        if (choose_parent(catalog, child) == one) {
+         child = catalog_parent(catalog, child)) {
+        if (catalog_parent(catalog, child) == one) {
             return &child->birth.parent_point.position;
         }
     }

@@ -331,17 +331,18 @@ static enum rc list_make_tree(struct list *list, json_t **tree, struct err *err)
         json_decref(generations);
         return rc;
     }
-    if (generation_id_is_none(only) && list->lost.count == 0) {
+    if (generation_id_is_none(only) && list->lost.open_count == 0) {
         list_mark_latest(list, generations);
     }
     json_t *fork = generation_id_is_none(&list->fork[0])
                        ? json_null()
                        : json_pack("[s, s]", list->fork[0].text, list->fork[1].text);
     *tree = json_pack(
-        "{s:s, s:o, s:o, s:I, s:o, s:o}", "archive", list->store->url, "generations", generations,
-        "fork", fork, "damaged_births", (json_int_t)list->catalog.damaged_count, "damage",
-        list->catalog.damaged_count > 0 ? list_text(list->catalog.damaged) : json_null(),
-        "lost_births", list_ids(list->lost.ids, list->lost.count));
+        "{s:s, s:o, s:o, s:I, s:o, s:o, s:I}", "archive", list->store->url, "generations",
+        generations, "fork", fork, "damaged_births", (json_int_t)list->catalog.damaged_count,
+        "damage", list->catalog.damaged_count > 0 ? list_text(list->catalog.damaged) : json_null(),
+        "lost_births", list_ids(list->lost.ids, list->lost.count), "lost_births_open",
+        (json_int_t)list->lost.open_count);
     return *tree != NULL ? RC_OK : err_set(err, RC_NOMEM, "no memory for the list");
 }
 
@@ -435,6 +436,7 @@ static void list_print(const json_t *tree)
     size_t i;
     const json_t *item;
     const json_t *fork = json_object_get(tree, "fork");
+    bool needs_choice = json_integer_value(json_object_get(tree, "lost_births_open")) > 0;
     printf("archive %s\n", list_get(tree, "archive"));
     json_array_foreach(json_object_get(tree, "generations"), i, item)
     {
@@ -447,8 +449,9 @@ static void list_print(const json_t *tree)
     }
     json_array_foreach(json_object_get(tree, "lost_births"), i, item)
     {
-        printf("LOST: the birth of generation %s; --to-latest and --to-time need --generation\n",
-               json_string_value(item));
+        printf("LOST: the birth of generation %s; %s\n", json_string_value(item),
+               needs_choice ? "--to-latest and --to-time need --generation"
+                            : "--to-time needs --generation");
     }
     if (json_is_array(fork)) {
         printf("FORK: %s and %s go on from the same generation; --to-latest needs --generation\n",

@@ -40,6 +40,32 @@ static enum rc lost_has_birth(const struct catalog *catalog, struct store *store
     return rc;
 }
 
+/* The generation, or one that it goes on from, goes on from `id` or overrides it. */
+static bool lost_is_before(const struct catalog *catalog,
+                           const struct catalog_generation *generation,
+                           const struct generation_id *id)
+{
+    const struct catalog_generation *one = generation;
+    while (one != NULL && !generation_birth_names(&one->birth, id)) {
+        one = catalog_parent(catalog, one);
+    }
+    return one != NULL;
+}
+
+static bool lost_is_open(const struct catalog *catalog, const struct generation_id *id)
+{
+    bool has_later = false;
+    for (size_t i = 0; i < catalog->generation_count; i++) {
+        const struct catalog_generation *one = &catalog->generations[i];
+        bool is_later = generation_id_number(&one->birth.id) > generation_id_number(id);
+        if (is_later && !lost_is_before(catalog, one, id)) {
+            return true;
+        }
+        has_later = has_later || is_later;
+    }
+    return !has_later;
+}
+
 /* The orphans behind generation `from` (none = of all), up to the next one that has a birth. */
 static enum rc lost_look_behind(const struct catalog *catalog, struct store *store,
                                 struct stop *stop, struct generation_id from, struct lost *lost,
@@ -57,6 +83,9 @@ static enum rc lost_look_behind(const struct catalog *catalog, struct store *sto
             return rc;
         }
         if (!has_birth) {
+            bool is_open = lost_is_open(catalog, &orphan);
+            lost->is_open[lost->count] = is_open;
+            lost->open_count += is_open ? 1 : 0;
             lost->ids[lost->count++] = orphan;
         }
         from = orphan;
@@ -70,7 +99,7 @@ enum rc lost_find(const struct catalog *catalog, struct store *store, struct sto
     struct generation_id before = {""};
     uint32_t number_before = 0;
     enum rc rc = RC_OK;
-    lost->count = 0;
+    lost->count = lost->open_count = 0;
     for (size_t i = 0; rc == RC_OK && i <= catalog->generation_count; i++) {
         bool is_end = i == catalog->generation_count;
         const struct generation_id *next = is_end ? NULL : &catalog->generations[i].birth.id;

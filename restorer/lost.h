@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "base/stop.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define LOST_MAX 256 /* no more are looked for: each of them costs two requests */
@@ -24,6 +25,12 @@
 struct lost {
     size_t count;
     struct generation_id ids[LOST_MAX]; /* the oldest first */
+    /*
+     * Of them, those that may be the latest, or whose birth may have told of a fork: where no later generation is
+     * there, or one that does not go on from it, or override it, itself or by its parents.
+     */
+    size_t open_count;
+    bool is_open[LOST_MAX];
 };
 
 /*

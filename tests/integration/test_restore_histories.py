@@ -121,23 +121,28 @@ def birth_key(number):
     return f"generations/{number:08d}.json"
 
 
-def lists_as_lost(stage, *generations):
-    told = stage.run("--list", "--json").expect(0).json()["lost_births"]
-    assert told == [generation.id for generation in generations], told
+def lists_as_lost(stage, *generations, latest=None):
+    """With `latest` no question is open about what is the latest, and the list says so."""
+    tree = stage.run("--list", "--json").expect(0).json()
+    assert tree["lost_births"] == [generation.id for generation in generations], tree
+    assert [one["generation"] for one in tree["generations"] if one["latest"]] == (
+        [latest.id] if latest else []), tree
+    assert bool(tree["lost_births_open"]) == (bool(generations) and latest is None), tree
     text = stage.run("--list").expect(0).stdout
+    needs = "--to-time needs" if latest else "--to-latest and --to-time need"
     for generation in generations:
-        assert f"LOST: the birth of generation {generation.id}" in text, text
+        assert f"LOST: the birth of generation {generation.id}; {needs} --generation" in text, text
 
 
 def test_restore_histories__a_lost_birth_in_the_middle(stage):
     """Its time would be given the end of the generation before it."""
     (story, one), (later, two), (last, three) = three_in_a_row(stage)
-    lists_as_lost(stage)
+    lists_as_lost(stage, latest=three)
     stage.archive.delete(birth_key(2))
     words = [two.id, "birth is missing", f"--generation {three.id}"]
     stage.refuses(4, "--to-time", rfc3339(later.commits[2].unix_ms), words=words)
     stage.gives(last.commits[-1], "--to-latest")  # 3 says that it goes on from 2: no question is open
-    lists_as_lost(stage, two)
+    lists_as_lost(stage, two, latest=three)
     stage.gives(later.commits[2], "--to-time", rfc3339(later.commits[2].unix_ms), "--generation", two.id)
     stage.gives(last.commits[-1], "--to-latest", "--generation", three.id)
     stage.gives(story.commits[-1], "--to-latest", "--generation", one.id)
@@ -206,7 +211,7 @@ def test_restore_histories__a_number_that_nobody_used_is_no_loss(stage):
     assert not result.stderr
     result = stage.gives(story.commits[-1], "--to-time", rfc3339(story.unix_ms + 5000))
     assert not result.stderr
-    lists_as_lost(stage)
+    lists_as_lost(stage, latest=three)
 
 
 def test_restore_histories__a_generation_that_is_gone_as_a_whole(stage):
