@@ -17,10 +17,6 @@
 #define LEAD_PUBLISH_MS 20
 #define LEAD_TROUBLE_PAUSE_MS 200
 #define LEAD_TROUBLE_LOG_MS 5000
-#define SNAPSHOT_WAL_BYTES_MIN (256ull << 20)
-#define SNAPSHOT_OBJECTS_MAX 8192u
-#define SNAPSHOT_OBJECTS_AGE_MS (10 * 60 * 1000)
-#define SNAPSHOT_RETRY_MS 10000
 
 /* ---- publishing ---- */
 
@@ -151,51 +147,6 @@ static void lead_drop_marker(struct lead *lead, const struct shipper_view *view)
         FAILPOINT("marker_before_delete");
         lead->marker_pending = fsio_remove_file(lead->context->sidecar->restored, &err) != RC_OK;
     }
-}
-
-static bool lead_snapshot_is_due(const struct lead *lead, const struct shipper_view *view)
-{
-    const struct replicator_config *config = lead->context->config;
-    if (!generation_id_equal(&view->generation, &lead->generation)) {
-        return false; /* its birth is not put yet */
-    }
-    if (!view->has_snapshot) {
-        return true;
-    }
-    int64_t age_ms = clk_boottime_ms() - view->snapshot_made_ms;
-    uint64_t database_bytes = (uint64_t)lead->seen.page_count * lead->seen.page_size_bytes;
-    bool nothing_new = view->generation_objects == 0;
-    return (!nothing_new && age_ms >= config->snapshot_interval_s * 1000) ||
-           (view->generation_wal_bytes > database_bytes &&
-            view->generation_wal_bytes > SNAPSHOT_WAL_BYTES_MIN) ||
-           (view->generation_objects > SNAPSHOT_OBJECTS_MAX &&
-            view->generation_bytes > view->snapshot_bytes && age_ms >= SNAPSHOT_OBJECTS_AGE_MS);
-}
-
-static enum rc lead_consider_snapshot(struct lead *lead, const struct shipper_view *view,
-                                      struct err *err)
-{
-    int64_t failed_ms;
-    if (snapshotter_is_busy(lead->snapshotter, &failed_ms)) {
-        char trouble[ERR_TEXT_BYTES];
-        if (snapshotter_is_in_trouble(lead->snapshotter, trouble)) {
-            (void)snprintf(lead->snapshot_alarm, sizeof lead->snapshot_alarm,
-                           "no snapshot gets into the archive: %.440s", trouble);
-        }
-        return RC_OK;
-    }
-    lead->snapshot_alarm[0] = '\0';
-    if (failed_ms != 0) {
-        (void)snprintf(lead->snapshot_alarm, sizeof lead->snapshot_alarm,
-                       "no snapshot can be made: %.440s", snapshotter_failure(lead->snapshotter));
-    }
-    if (lead->capture != CAPTURE_ON || !lead->verified ||
-        (failed_ms != 0 && clk_monotonic_ms() - failed_ms < SNAPSHOT_RETRY_MS) ||
-        !lead_snapshot_is_due(lead, view)) {
-        return RC_OK;
-    }
-    enum rc rc = lead_begin_snapshot(lead, err);
-    return rc == RC_BUSY ? RC_OK : rc;
 }
 
 /*

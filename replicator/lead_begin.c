@@ -453,48 +453,6 @@ static enum rc lead_settle(struct lead *lead, const struct wal_index_header *hea
                                  header, err);
 }
 
-/* ---- the first capture ---- */
-
-/* Only of the WAL that is there: what lies before it was synced before the reset. */
-static bool lead_chain_has(const struct lead *lead, const struct wal_index_header *header,
-                           const struct wal_point *point)
-{
-    const struct wal_follower *follower = &lead->follower;
-    struct wal_salts salts;
-    struct wal_checksum checksum;
-    struct err ignored;
-    bool is_here = point->position.wal_no == follower->wal_no && point->position.frame_no > 0 &&
-                   header->mx_frame > 0 && wal_salts_equal(header->salts, follower->salts);
-    if (position_compare(point->position, follower->end.position) > 0) {
-        return false;
-    }
-    return !is_here ||
-           (wal_follower_checksum_at(follower, header->page_size_bytes, point->position.frame_no,
-                                     &salts, &checksum, &ignored) == RC_OK &&
-            wal_salts_equal(salts, follower->salts) &&
-            wal_checksum_equal(checksum, point->checksum));
-}
-
-/*
- * A packed snapshot is synced, the frames up to its position need not be. Where a power cut took them the
- * chain goes on with others under the same numbers, and it would be completed as soon as the archive
- * has those. Looked at before any reset: behind it nobody can tell the one from the other.
- */
-static enum rc lead_drop_lost_snapshot(struct lead *lead, const struct wal_index_header *header,
-                                       struct err *err)
-{
-    struct wal_point point;
-    bool found = false;
-    enum rc rc =
-        snapshotter_packed_point(lead->snapshotter, &lead->generation, &found, &point, err);
-    if (rc == RC_OK && found && !lead_chain_has(lead, header, &point)) {
-        log_warn("snapshot", "a packed one is dropped, its frames are lost  wal_no=%u frame_no=%u",
-                 point.position.wal_no, point.position.frame_no);
-        snapshotter_abandon(lead->snapshotter);
-    }
-    return rc;
-}
-
 /* The first capture, and the way to a mark k > 0. */
 static enum rc lead_first_capture(struct lead *lead, const struct wal_index_header *header,
                                   bool on_mark, struct err *err)

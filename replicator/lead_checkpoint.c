@@ -22,7 +22,6 @@
 #define FREEZE_WRITE_BUDGET_MS 5
 #define FREEZE_STEP_BUDGET_MS 10
 #define FREEZE_CLOCK_WAIT_MS 50 /* the coarse clock ticks every 1 to 10 ms */
-#define SNAPSHOT_WRITE_BUDGET_MS 100
 #define MARK0_BUSY_MS 100
 #define MARK0_TORN_MS 100 /* no living writer leaves the wal-index's header torn that long */
 
@@ -384,49 +383,5 @@ enum rc lead_maintain(struct lead *lead, struct err *err)
         lead->wants_fresh_wal = lead->wants_fresh_wal && rc != RC_OK; /* else asked for again */
         rc = rc == RC_BUSY && !lead->at_mark0 ? RC_OK : rc;
     }
-    return rc;
-}
-
-/* ---- snapshot ---- */
-
-enum rc lead_begin_snapshot(struct lead *lead, struct err *err)
-{
-    sqlite3 *source = NULL;
-    struct shipper_view view;
-    struct snapshot_job job = {.generation = lead->generation};
-    shipper_get_view(lead->shipper, &view);
-    job.in_background = view.has_snapshot; /* without one nothing of the generation is archived */
-    enum rc rc = lead_connections_open_one(lead->context->sidecar->database, false, &source, err);
-    if (rc == RC_OK) { /* the first read opens the wal-index: not under the lock */
-        int code = sqlite3_exec(source, "SELECT 1 FROM sqlite_schema LIMIT 1", NULL, NULL, NULL);
-        rc = code == SQLITE_OK ? RC_OK : lead_sqlite_fail(err, source, code, "first read");
-    }
-    if (rc == RC_OK) {
-        rc = lead_take_write(&lead->connections, SNAPSHOT_WRITE_BUDGET_MS, err);
-    }
-    if (rc != RC_OK) {
-        goto done;
-    }
-    rc = lead_pass(lead, err);
-    if (rc == RC_OK && lead->capture != CAPTURE_ON) {
-        rc = err_set(err, RC_BUSY,
-                     "a bad frame lies between the chain and what a snapshot would see");
-    }
-    if (rc == RC_OK) {
-        rc = lead_begin_read(source, err);
-    }
-    lead_release_write(&lead->connections);
-    if (rc != RC_OK) {
-        goto done;
-    }
-    FAILPOINT("snapshot_opened");
-    job.point = lead->follower.end;
-    job.page_size_bytes = lead->seen.page_size_bytes;
-    job.database_pages = lead->seen.page_count;
-    job.unix_ms = lead_unix_ms(lead); /* never before a commit that is in it */
-    rc = snapshotter_begin(lead->snapshotter, source, &job, err);
-    source = NULL; /* taken, also on error */
-done:
-    (void)sqlite3_close_v2(source);
     return rc;
 }

@@ -5,6 +5,7 @@
  *   lead_begin.c       START: locks, continuity, a generation's beginning
  *   lead_capture.c     STREAM: one capture pass, cutting into the spool
  *   lead_checkpoint.c  CHECKPOINT and FREEZE
+ *   lead_snapshot.c    when one is due, where it begins
  *   lead_end.c         the end: last capture, shipping, handover
  *
  * Thread: the leader's.
@@ -160,8 +161,22 @@ RC_MUST_CHECK enum rc lead_leave_mark0(struct lead *lead, struct err *err);
  */
 RC_MUST_CHECK enum rc lead_note_checkpoint(struct lead *lead, bool reset, struct err *err);
 
+/* ---- lead_snapshot.c ---- */
+
 /* Opens a read transaction at an exact position on a connection of its own and starts a snapshot. RC_BUSY. */
 RC_MUST_CHECK enum rc lead_begin_snapshot(struct lead *lead, struct err *err);
+
+/* Begins one that is due, and keeps its alarm. Once a second. RC_BUSY, RC_IO. */
+RC_MUST_CHECK enum rc lead_consider_snapshot(struct lead *lead, const struct shipper_view *view,
+                                             struct err *err);
+
+/*
+ * A packed snapshot is synced, the frames up to its position need not be. Where a power cut took them the
+ * chain goes on with others under the same numbers, and it would be completed as soon as the archive
+ * has those. Called before any reset: behind it nobody can tell the one from the other. RC_IO, RC_NOMEM.
+ */
+RC_MUST_CHECK enum rc
+lead_drop_lost_snapshot(struct lead *lead, const struct wal_index_header *header, struct err *err);
 
 /* ---- lead_end.c ---- */
 

@@ -215,7 +215,8 @@ def test_status__lag_with_a_slow_store(scene):
     server.stop_clean()
 
 
-def test_status__nobody_can_lead(scene):
+@pytest.mark.parametrize("what", ["spool", "leader.lock"])
+def test_status__nobody_can_lead(scene, what):
     """A server that serves on while no lead can begin archives nothing: it is red, says why, and is no more once
     one leads."""
     archive = scene.archive("dir")
@@ -225,15 +226,15 @@ def test_status__nobody_can_lead(scene):
     leader.wait_snapshot()
     sibling.freeze()
     leader.kill()
-    spool = scene.volume / "state.db-harvey" / "spool"
-    spool.rename(scene.dir / "spool")
-    spool.write_text("no folder")
+    path = scene.volume / "state.db-harvey" / what
+    path.rename(scene.dir / what)
+    path.write_text("no folder") if what == "spool" else path.mkdir()
     sibling.thaw()
     sibling.insert("taken all the same")
-    sibling.wait_status(lambda s: s["alarm"] and "spool" in (s["reason"] or ""), "the alarm")
+    sibling.wait_status(lambda s: s["alarm"] and what in (s["reason"] or ""), "the alarm")
     assert sibling.readyz().code == 200
-    spool.unlink()
-    (scene.dir / "spool").rename(spool)
+    path.unlink() if what == "spool" else path.rmdir()
+    (scene.dir / what).rename(path)
     sibling.wait_leader()
     sibling.wait_status(lambda s: not s["alarm"] and s["lag"]["ms"] == 0, "the alarm to end")
     sibling.stop_clean()
